@@ -1,0 +1,154 @@
+"""The words everyone shares: what is planned, what is stored, what is trained on, and what is reported."""
+
+from collections.abc import Iterator, Mapping
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Buffer = bytes | memoryview | NDArray[np.uint8]
+
+
+class BatchPlan(NamedTuple):
+    """What one rank trains or evaluates on in one micro-batch. Pure data, no pixels.
+
+    Attributes:
+        ids: int64 (N,), the sample's index in the source. Repeats are allowed.
+        keys: uint64 (N,), hash(seed, epoch, repeat, id). Every per-sample draw is hash(key, purpose, n).
+        crops: int32 (N, 4), x, y, width, height in pixels of the stored image.
+        flips: bool (N,), mirror left-right.
+    """
+
+    ids: NDArray[np.int64]
+    keys: NDArray[np.uint64]
+    crops: NDArray[np.int32]
+    flips: NDArray[np.bool_]
+
+
+class Encoded(NamedTuple):
+    """One stored image.
+
+    Attributes:
+        data: the file's bytes, or for raw images uint8 (height, width, 3). May be read-only.
+        kind: whether it must be decoded.
+        width: pixels, before any EXIF rotation (nothing here rotates).
+        height: pixels.
+    """
+
+    data: Buffer
+    kind: Literal["codestream", "raw"]
+    width: int
+    height: int
+
+
+class Batch(NamedTuple):
+    """What the loop sees.
+
+    Attributes:
+        images: uint8 (N, 3, H, W), channels_last, on the rank's device.
+        labels: int64 (N,), on the rank's device.
+        plan: where the images come from; stays on the CPU.
+    """
+
+    images: Tensor
+    labels: Tensor
+    plan: BatchPlan
+
+
+class BoxResize(NamedTuple):
+    """Cut the plan's box and resize it, antialiased, to a square of image_size (training)."""
+
+    image_size: int
+    interpolation: Literal["bilinear", "bicubic"]
+
+
+class ResizeCentreCrop(NamedTuple):
+    """Resize the shorter side to resize_size, antialiased, and cut the centre square of image_size (evaluation)."""
+
+    resize_size: int
+    image_size: int
+    interpolation: Literal["bilinear", "bicubic"]
+
+
+Geometry = BoxResize | ResizeCentreCrop
+
+
+class Source(Protocol):
+    """Hands out encoded images by index. Knows nothing of epochs, ranks, seeds or pixels. Safe to read from many threads."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; a label is a position in them."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """int64 (n,)."""
+
+    @property
+    def sizes(self) -> NDArray[np.int32]:
+        """int32 (n, 2), stored width and height."""
+
+    def __len__(self) -> int:
+        """Return how many samples there are."""
+
+    def read(self, index: int) -> Encoded:
+        """Return one image as it is stored.
+
+        Raises:
+            DataError: naming the sample, if it cannot be read.
+        """
+
+    def name(self, index: int) -> str:
+        """Return the sample's name for messages, such as "train/n01440764/x.JPEG"."""
+
+
+class Engine(Protocol):
+    """Turns plans into pixels, in the plans' order."""
+
+    def batches(self, plans: Iterator[BatchPlan], *, geometry: Geometry) -> Iterator[Batch]:
+        """Yield a batch for each plan, ready on the caller's current stream and valid until the next is asked for.
+
+        Raises:
+            DataError: naming the sample, if an image cannot be decoded. It reaches the caller, never hangs.
+        """
+
+    def close(self) -> None:
+        """Give back every thread, process and buffer, also after an early exit. May be called twice."""
+
+
+class DataError(Exception):
+    """A sample that cannot be used. The message names it, says why, and what to do."""
+
+
+class StaleIndex(DataError):  # noqa: N818 (the state it names)
+    """A decoded image whose size is not what the index says: the file changed after it was indexed."""
+
+
+class Record(NamedTuple):
+    """One row of a run's history.
+
+    Attributes:
+        kind: "train" (the mean since the last such row) or "epoch" (the whole epoch, with validation where it ran).
+        step: optimizer updates done so far.
+        epoch: the epoch these updates belong to, counted from 0.
+        values: metric key to plain float, such as "train/loss". Percent 0-100, seconds, fractions 0-1.
+    """
+
+    kind: Literal["train", "epoch"]
+    step: int
+    epoch: int
+    values: Mapping[str, float]
+
+
+class Tracker(Protocol):
+    """Gets every record on rank 0. Plain floats only; it never touches the run."""
+
+    def log(self, record: Record) -> None:
+        """Take one record."""
+
+    def advance(self, step: int) -> None:
+        """Learn that a step is done. Called after every step, so it must cost nothing."""
+
+    def close(self) -> None:
+        """Flush and release."""

@@ -1,0 +1,226 @@
+"""The composition root: from the configuration to live parts. The only file that knows every room."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, assert_never, cast
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
+
+from src.augment.normalise import Normalise, TrainingAugmentation
+from src.batch import Batch, BatchPlan, BoxResize, Engine, ResizeCentreCrop, Source, Tracker
+from src.config import Config
+from src.config.learning import EvaluateScheduleFree, EvaluateTrained
+from src.data.build import build_engine
+from src.data.plan import CropLaw, EpochPlan, eval_plans
+from src.distributed import World, data_parallel
+from src.draws import Purpose, seed_of
+from src.machine import cpus_per_rank
+from src.models.build import build_model
+from src.optim.build import build_optimizer
+from src.training.arithmetic import Arithmetic, plan_arithmetic
+from src.training.averaging import Average, NoAverage, ScheduleFreeAverage, evaluation_weights
+from src.training.evaluation import EvalResult, Protocol, count
+from src.training.precision import Precision, choose_precision
+from src.training.run import Run
+from src.training.schedule import build_lr_factor, image_size_at
+from src.training.stopping import StopRequests
+
+
+class Engines(NamedTuple):
+    """One engine for each split."""
+
+    train: Engine
+    val: Engine
+
+    def close(self) -> None:
+        """Close both."""
+        self.train.close()
+        self.val.close()
+
+
+def build_engines(config: Config, world: World, device: torch.device, train: Source, val: Source) -> Engines:
+    """Build this rank's engines."""
+    threads = config.data.workers if isinstance(config.data.workers, int) else cpus_per_rank(world)
+    return Engines(*(build_engine(config.data, source, device=device, threads=threads) for source in (train, val)))
+
+
+def build_run(
+    config: Config,
+    world: World,
+    device: torch.device,
+    *,
+    train: Source,
+    val: Source,
+    engines: Engines,
+    trackers: Sequence[Tracker],
+    requests: StopRequests,
+    write_checkpoint: Callable[[Run], None],
+    after_each_step: Callable[[], None],
+) -> Run:
+    """Put a run together at step 0."""
+    arithmetic = plan_arithmetic(config, num_train=len(train), world_size=world.size)
+    precision = choose_precision(config.precision, device)
+    model = build_live_model(config, precision, device, num_classes=len(train.classes))
+    optimizer = build_optimizer(config.optim, model)
+    average = build_average(config, optimizer)
+    normalise = build_normalise(config, precision, device)
+    lr_factor = build_lr_factor(config.schedule, steps_per_epoch=arithmetic.steps_per_epoch, total_steps=arithmetic.total_steps)
+    peak_lr = config.optim.peak_lr
+
+    def train_batches(epoch: int, first_step: int) -> Iterator[Batch]:
+        size = image_size_at(epoch, image_size=config.data.image_size)
+        plans = train_plans(config, arithmetic, train, rank=world.rank, epoch=epoch, first_step=first_step)
+        return engines.train.batches(plans, geometry=BoxResize(size, config.data.interpolation))
+
+    def recalibration(epoch: int) -> Iterator[Tensor]:
+        plans = recalibration_plans(config, arithmetic, train, rank=world.rank, epoch=epoch, images=average.recalibrate_images)
+        size = image_size_at(epoch, image_size=config.data.image_size)
+        for batch in engines.train.batches(plans, geometry=BoxResize(size, config.data.interpolation)):
+            yield normalise(batch.images)
+
+    def measure(run: Run) -> EvalResult:
+        with precision.autocast(), evaluation_weights(model, average, recalibration(run.epoch - 1)):
+            if average.recalibrate_images:
+                run.evaluation_weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+            return evaluate_model(config, world, device, model, engines.val, val, precision, weights=average.name)
+
+    return Run(
+        arithmetic=arithmetic,
+        rank=world.rank,
+        seed=config.seed,
+        device=device,
+        model=model,
+        parallel=data_parallel(cast(nn.Module, torch.compile(model)) if config.compile else model, device),
+        optimizer=optimizer,
+        scaler=GradScaler(device.type, enabled=precision.name == "fp16"),
+        precision=precision,
+        criterion=nn.CrossEntropyLoss(label_smoothing=config.label_smoothing),
+        augment=TrainingAugmentation(normalise),
+        average=average,
+        lr_at=lambda step: peak_lr * lr_factor(step),
+        max_grad_norm=config.max_grad_norm,
+        max_skipped_steps=config.max_skipped_steps,
+        eval_every_epochs=config.eval_every_epochs,
+        save_every_steps=config.save_every_steps,
+        log_every_steps=config.track.log_every_steps,
+        train_batches=train_batches,
+        measure=measure,
+        write_checkpoint=write_checkpoint,
+        trackers=trackers,
+        requests=requests,
+        after_each_step=after_each_step,
+    )
+
+
+def build_live_model(config: Config, precision: Precision, device: torch.device, *, num_classes: int) -> nn.Module:
+    """Build the model on the device, with weights drawn from the run's seed: the same on every rank."""
+    torch.manual_seed(config.seed)
+    model = build_model(config.model, num_classes=num_classes).to(device, precision.weights)
+    return model.to(memory_format=memory_format(config))
+
+
+def build_average(config: Config, optimizer: Optimizer) -> Average:
+    """Build what says at which weights to evaluate."""
+    match config.average:
+        case EvaluateTrained():
+            return NoAverage()
+        case EvaluateScheduleFree():
+            return ScheduleFreeAverage(optimizer, recalibrate_images=config.average.recalibrate_images)
+        case _:
+            assert_never(config.average)
+
+
+def build_normalise(config: Config, precision: Precision, device: torch.device) -> Normalise:
+    """Build the one normalisation that serves every engine."""
+    return Normalise(config.data.mean, config.data.std, device=device, dtype=precision.inputs, memory_format=memory_format(config))
+
+
+def memory_format(config: Config) -> torch.memory_format:
+    """Return the layout of images and convolution weights."""
+    return torch.channels_last if config.channels_last else torch.contiguous_format
+
+
+def train_plans(
+    config: Config, arithmetic: Arithmetic, source: Source, *, rank: int, epoch: int, first_step: int
+) -> Iterator[BatchPlan]:
+    """Yield this rank's micro-batches of an epoch, from a step on."""
+    plan = EpochPlan(
+        source.sizes,
+        seed=config.seed,
+        epoch=epoch,
+        batch_size=arithmetic.batch_size,
+        local_batch_size=arithmetic.local_batch_size,
+        law=crop_law(config),
+    )
+    for step in range(first_step, arithmetic.steps_per_epoch):
+        for micro_batch in range(arithmetic.accumulation):
+            yield plan.batch(step, arithmetic.slot(micro_batch, rank))
+
+
+def recalibration_plans(
+    config: Config, arithmetic: Arithmetic, source: Source, *, rank: int, epoch: int, images: int
+) -> Iterator[BatchPlan]:
+    """Yield this rank's share of the training images from which BatchNorm statistics are gathered: training crops, own order."""
+    per_round = arithmetic.local_batch_size * arithmetic.world_size
+    plan = EpochPlan(
+        source.sizes,
+        seed=seed_of(config.seed, int(Purpose.RECALIBRATION)),
+        epoch=epoch,
+        batch_size=per_round,
+        local_batch_size=arithmetic.local_batch_size,
+        law=crop_law(config),
+    )
+    rounds = min(-(-images // per_round), len(source) // per_round)
+    for step in range(rounds):
+        yield plan.batch(step, rank)
+
+
+def crop_law(config: Config) -> CropLaw:
+    """Return the law of training boxes and flips."""
+    return CropLaw(config.augment.crop_scale, config.augment.crop_ratio, config.augment.flip_probability)
+
+
+def evaluate_model(
+    config: Config,
+    world: World,
+    device: torch.device,
+    model: nn.Module,
+    engine: Engine,
+    source: Source,
+    precision: Precision,
+    *,
+    weights: str,
+) -> EvalResult:
+    """Evaluate an unwrapped model in evaluation mode on the whole split, exactly. Every rank must call it."""
+    data = config.data
+    plans = eval_plans(source.sizes, batch_size=config.eval_batch_size, rank=world.rank, world_size=world.size)
+    geometry = ResizeCentreCrop(data.resize_size, data.eval_image_size, data.eval_interpolation)
+    return count(
+        model,
+        engine.batches(plans, geometry=geometry),
+        normalise=build_normalise(config, precision, device),
+        precision=precision,
+        num_images=len(source),
+        protocol=protocol_of(config, precision, weights=weights, images=len(source)),
+        device=device,
+    )
+
+
+def protocol_of(config: Config, precision: Precision, *, weights: str, images: int) -> Protocol:
+    """Return what an accuracy must be stored with, so that it can be compared."""
+    data = config.data
+    return {
+        "split": "val",
+        "subset": data.val_subset,
+        "images": images,
+        "resize_size": data.resize_size,
+        "image_size": data.eval_image_size,
+        "crop": "centre",
+        "interpolation": data.eval_interpolation,
+        "engine": data.engine,
+        "precision": precision.name,
+        "weights": weights,
+        "test_time_augmentation": "none",
+    }

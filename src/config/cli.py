@@ -1,0 +1,74 @@
+"""What stands on the command line besides overrides: --help, --cfg, --multirun, --config-dir."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import yaml
+
+from src.config.compose import compose_tree, groups
+from src.config.errors import ConfigError, Problem
+
+EXAMPLES = """five commands to begin with:
+  python -m src.train experiment=demo                         a real model on real data, a few minutes on a CPU
+  python -m src.train data.path=/datasets/imagenet dry_run=true    check everything, print the plan, train nothing
+  torchrun --nproc_per_node=4 -m src.train model=resnet50 optim=adam  four GPUs; run again to resume
+  python -m src.train data=synthetic debug=fast               every part of a run in a minute, no data needed
+  python -m src.train --multirun seed=0,1,2 experiment=demo   one run for each seed
+"""
+
+
+class CommandLine(NamedTuple):
+    """What was asked for."""
+
+    overrides: list[str]
+    multirun: bool
+    config_dir: Path | None
+
+
+def parse(arguments: Sequence[str], *, door: str, about: str) -> CommandLine:
+    """Split the command line; answer --help and --cfg here, and exit with 0.
+
+    Args:
+        arguments: without the program's name.
+        door: the module, such as `src.train`.
+        about: one sentence for --help.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {door}",
+        description=about,
+        epilog=f"{_describe_groups()}\n\n{EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="a group's choice (optim=adam) or a value (seed=1)")
+    parser.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
+    parser.add_argument("--multirun", "-m", action="store_true", help="run every combination of the values given as a,b,c")
+    parser.add_argument("--config-dir", type=Path, help="a folder with groups of your own, searched beside conf/")
+    parsed = parser.parse_args(arguments)
+    if parsed.config_dir is not None and not parsed.config_dir.is_dir():
+        exit_with(ConfigError("the command line", [Problem("--config-dir", str(parsed.config_dir), "no such folder.")]))
+    if parsed.cfg:
+        try:
+            tree = compose_tree(parsed.overrides, config_dir=parsed.config_dir)
+        except ConfigError as error:
+            exit_with(error)
+        print(yaml.safe_dump(tree, sort_keys=False), end="")
+        sys.exit(0)
+    return CommandLine(parsed.overrides, parsed.multirun, parsed.config_dir)
+
+
+def exit_with(error: ConfigError) -> NoReturn:
+    """Print the message to stderr and exit with 2."""
+    print(error, file=sys.stderr, flush=True)
+    sys.exit(2)
+
+
+def _describe_groups() -> str:
+    lines = ["groups (group=choice):"]
+    for group, choices in groups().items():
+        more = " | any torchvision classifier by name" if group == "model" else ""
+        lines.append(f"  {group:<11}{' | '.join(choices)}{more}")
+    return "\n".join([*lines, "  every other key: --cfg job prints them all with their values, conf/ says what they mean"])

@@ -1,0 +1,53 @@
+"""What a user did wrong, as data: a list of problems that is printed once, without a traceback, and exits with 2."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+
+class Problem(NamedTuple):
+    """One thing to mend: where it stands, what it is now, and what to type instead."""
+
+    path: str
+    value: object
+    fix: str
+
+    def __str__(self) -> str:
+        """Return one line, `path = value: fix`."""
+        return f"{self.path} = {_short(self.value)}: {self.fix}" if self.value is not None else f"{self.path}: {self.fix}"
+
+
+class ConfigError(Exception):
+    """Every problem of one stage (configuration, world size, data, run folder), for exit code 2.
+
+    Args:
+        stage: the words that follow "problem in", such as "the configuration".
+        problems: at least one.
+    """
+
+    def __init__(self, stage: str, problems: Iterable[Problem]) -> None:
+        self.stage = stage
+        self.problems = tuple({str(problem): problem for problem in problems}.values())
+        assert self.problems
+        super().__init__(str(self))
+
+    def __reduce__(self) -> tuple[type["ConfigError"], tuple[str, tuple[Problem, ...]]]:
+        """Travel between ranks whole."""
+        return type(self), (self.stage, self.problems)
+
+    def __str__(self) -> str:
+        """Return the whole message: a heading, and a line a problem."""
+        count = len(self.problems)
+        heading = f"{count} problem{'s' if count > 1 else ''} in {self.stage}:"
+        return "\n".join([heading, *(f"  {problem}" for problem in self.problems)])
+
+
+def did_you_mean(word: str, candidates: Sequence[str]) -> str:
+    """Return " Did you mean x?" for the nearest candidate, or "" where nothing is near."""
+    near = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def _short(value: object) -> str:
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 120 else text[:117] + "..."

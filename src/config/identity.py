@@ -1,0 +1,59 @@
+"""Which run a configuration is: its name, its stored form, and whether another configuration may continue it."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from src.config.problems import parts_of
+from src.config.schema import Config
+
+_HOW_NOT_WHAT = {"run_name", "runs_dir", "resume", "dry_run", "profile_steps", "track", "data.workers", "data.prefetch"}
+
+
+def run_name(config: Config) -> str:
+    """Return the configured name, or `<data>-<model>-<optim>-s<seed>-<8 hex of the configuration>`.
+
+    The same command has the same name, a changed one another.
+    """
+    if config.run_name is not None:
+        return config.run_name
+    flat = {key: value for key, value in flatten(config) if not _under(key, _HOW_NOT_WHAT)}
+    digest = hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:8]
+    model = getattr(config.model, "arch", config.model.name)
+    return f"{config.data.name}-{model}-{config.optim.name}-s{config.seed}-{digest}"
+
+
+def differences(config: Config, stored: dict[str, Any]) -> list[tuple[str, object, object]]:
+    """Return (key, stored value, value now) wherever the two could compute something else.
+
+    Workers, logging, tracking and paths are bookkeeping and may differ.
+    """
+    now, before = dict(flatten(config)), dict(_flat(stored, ""))
+    keys = [key for key in dict.fromkeys([*before, *now]) if not _under(key, _bookkeeping())]
+    return [(key, before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)]
+
+
+def flatten(config: Config) -> Iterator[tuple[str, object]]:
+    """Yield every leaf as (dotted key, plain value)."""
+    return _flat(config.model_dump(mode="json"), "")
+
+
+def _flat(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, object]]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _under(key: str, roots: set[str]) -> bool:
+    return any(key == root or key.startswith(f"{root}.") for root in roots)
+
+
+def _bookkeeping() -> set[str]:
+    return {
+        path
+        for path, field in parts_of(Config)
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("bookkeeping")
+    }

@@ -1,0 +1,93 @@
+"""The whole configuration as one frozen, validated object. Its rules across groups stand on the class that owns both sides."""
+
+from typing import Annotated, Literal
+
+from pydantic import field_validator, model_validator
+
+from src.config.data import AugmentConfig, DataConfig
+from src.config.fields import BelowOne, Count, CountOrZero, Flag, Positive, Seed, Strict, Text, bookkeeping
+from src.config.learning import (
+    AverageConfig,
+    EvaluateScheduleFree,
+    ModelConfig,
+    OptimConfig,
+    ScheduleConfig,
+    ScheduleFreeAdamW,
+    ScheduleFreeSgd,
+)
+
+
+class TrackConfig(Strict):
+    """What is written down, and how often."""
+
+    name: Literal["default"]
+    log_every_steps: Count
+    progress: Flag
+
+
+class Config(Strict):
+    """Everything a run is. See conf/config.yaml for each key's meaning and default."""
+
+    seed: Seed
+    epochs: Count
+    batch_size: Count
+    max_local_batch_size: Count | None
+    eval_batch_size: Count
+    precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"]
+    channels_last: Flag
+    compile: Flag
+    deterministic: Flag
+    max_grad_norm: Positive | None
+    max_skipped_steps: Count
+    label_smoothing: BelowOne
+    eval_every_epochs: Count
+    save_every_steps: Annotated[Count, bookkeeping()]
+    keep_top_k: Annotated[CountOrZero, bookkeeping()]
+    runs_dir: Annotated[Text, bookkeeping()]
+    run_name: Annotated[Text | None, bookkeeping()]
+    resume: Annotated[Text, bookkeeping()]
+    dry_run: Annotated[Flag, bookkeeping()]
+    profile_steps: Annotated[CountOrZero, bookkeeping()]
+
+    data: DataConfig
+    model: ModelConfig
+    optim: OptimConfig
+    schedule: ScheduleConfig
+    augment: AugmentConfig
+    average: AverageConfig
+    track: Annotated[TrackConfig, bookkeeping()]
+
+    @field_validator("run_name")
+    @classmethod
+    def _one_folder(cls, name: str | None) -> str | None:
+        if name is not None and (name in {".", ".."} or set(name) & set("/\\\0\n")):
+            raise ValueError("a run_name is one folder's name, without slashes. Set runs_dir for where it stands.")
+        return name
+
+    @model_validator(mode="after")
+    def _groups_fit(self) -> "Config":
+        problems = []
+        schedule_free = isinstance(self.optim, ScheduleFreeSgd | ScheduleFreeAdamW)
+        if schedule_free and self.schedule.name != "constant":
+            problems.append(
+                f"schedule={self.schedule.name} does not fit optim={self.optim.name}, which needs no decay of the rate. "
+                f"Leave schedule away (optim={self.optim.name} sets schedule=constant)."
+            )
+        if schedule_free != isinstance(self.average, EvaluateScheduleFree):
+            fitting = "schedule_free" if schedule_free else "none"
+            problems.append(
+                f"average={self.average.name} does not fit optim={self.optim.name}. Set average={fitting}, or leave it away."
+            )
+        if self.schedule.warmup_epochs > self.epochs:
+            problems.append(
+                f"schedule.warmup_epochs={self.schedule.warmup_epochs} is longer than epochs={self.epochs}. "
+                f"Set schedule.warmup_epochs={self.epochs} or less."
+            )
+        if isinstance(self.data.subset, int) and self.data.subset < self.batch_size:
+            problems.append(
+                f"data.subset={self.data.subset} is less than batch_size={self.batch_size}, so an epoch has no step. "
+                f"Set batch_size={self.data.subset} or less."
+            )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self

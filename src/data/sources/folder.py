@@ -1,0 +1,80 @@
+"""The ImageFolder source: root/<class>/<image>, read as the files are."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.batch import DataError, Encoded
+from src.config import Problem
+from src.data.index import open_index
+
+
+class FolderSource:
+    """Chosen images of an ImageFolder.
+
+    Args:
+        root: holds one folder a class.
+        choose: labels (n,) to the ids that are wanted.
+        cache_dir: for the index, where it cannot stand beside the data.
+        threads: for building the index.
+        progress: called with (done, total) while headers are read.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        choose: Callable[[NDArray[np.int64]], NDArray[np.int64]],
+        cache_dir: Path,
+        threads: int,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        self._index, self._ids = open_index(root, choose=choose, cache_dir=cache_dir, threads=threads, progress=progress)
+        self.classes = self._index.classes
+        self.labels = self._index.labels[self._ids]
+        self.sizes = self._index.sizes[self._ids]
+
+    def __len__(self) -> int:
+        """Return how many images were chosen."""
+        return len(self._ids)
+
+    def read(self, index: int) -> Encoded:
+        """Return the file's bytes."""
+        try:
+            with open(self._index.path(int(self._ids[index])), "rb", buffering=0) as file:
+                data = file.read()
+        except OSError as error:
+            raise DataError(
+                f"{self.name(index)} cannot be read: {error.strerror}. It was there when the index was made."
+            ) from error
+        width, height = self.sizes[index].tolist()
+        return Encoded(data, "codestream", width, height)
+
+    def name(self, index: int) -> str:
+        """Return `<split folder>/<class>/<file>`."""
+        return f"{self._index.root.name}/{self._index.relative(int(self._ids[index]))}"
+
+    def problems(self, key: str) -> list[Problem]:
+        """List what is wrong with the chosen images: the first few by name, the rest by number.
+
+        Args:
+            key: the configuration's key of the folder, for the message.
+        """
+        chosen = set(self._ids.tolist())
+        bad = [(self._index.path(index), fault) for index, fault in sorted(self._index.faults.items()) if index in chosen]
+        shown = [Problem(path, None, f"{fault}. Replace or remove it.") for path, fault in bad[:_SHOWN]]
+        if len(bad) > _SHOWN:
+            shown.append(Problem(key, str(self._index.root), f"{len(bad) - _SHOWN} more files are bad. Replace or remove them."))
+        present = np.bincount(self._index.labels, minlength=len(self.classes))
+        empty = [name for name, count in zip(self.classes, present.tolist(), strict=True) if count == 0]
+        if empty:
+            listed = ", ".join(empty[:_SHOWN]) + (", ..." if len(empty) > _SHOWN else "")
+            shown.append(
+                Problem(key, str(self._index.root), f"{len(empty)} class folders hold no image: {listed}. Fill or remove them.")
+            )
+        return shown
+
+
+_SHOWN = 5

@@ -1,0 +1,34 @@
+"""What this process may use of the machine."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from src.distributed import World
+
+_CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def cpus_per_rank(world: World) -> int:
+    """Return how many CPUs one rank may use: affinity and the cgroup's quota, shared among the node's ranks, at least 1."""
+    return max(1, allowed_cpus() // world.local_size)
+
+
+def allowed_cpus() -> int:
+    """Return how many CPUs this process may use, by affinity and by the cgroup's quota."""
+    allowed = len(os.sched_getaffinity(0))
+    try:
+        quota, period = _CGROUP_QUOTA.read_text().split()
+    except (OSError, ValueError):
+        return allowed
+    return allowed if quota == "max" else max(1, min(allowed, int(quota) // int(period)))
+
+
+def settle_torch(*, threads: int, deterministic: bool) -> None:
+    """Set torch's threads, and whether it may choose kernels by timing them."""
+    torch.set_num_threads(threads)
+    if deterministic:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # before the first use of cuBLAS
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic

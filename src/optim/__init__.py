@@ -1,0 +1,1 @@
+"""Optimizers by configuration, and which parameters decay."""

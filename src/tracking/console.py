@@ -1,0 +1,152 @@
+"""The console on rank 0: loguru to stderr, a progress bar on a terminal, a line now and then in a log, a table row an epoch."""
+
+import logging
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from loguru import logger
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from src.batch import Record
+
+_FORMAT = "<dim>{time:HH:mm:ss}</dim> <level>{level: <7}</level> {message}"
+_COLUMNS = ("epoch", "time", "train loss", "acc1", "acc5", "val loss", "acc1", "acc5")
+_WIDTHS = (6, 9, 11, 7, 7, 9, 7, 7)
+
+
+def start_console(*, speaks: bool) -> Console:
+    """Send loguru to stderr on the rank that speaks, warnings and worse on the others. Returns the console for progress bars."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    logger.remove()
+    logger.add(
+        lambda message: console.print(Text.from_ansi(str(message)), end=""),
+        level="INFO" if speaks else "ERROR",
+        format=_FORMAT,
+        colorize=console.is_terminal,
+        diagnose=False,
+        backtrace=False,
+    )
+    logging.getLogger("torch").setLevel(logging.ERROR)
+    return console
+
+
+def also_log_to(path: Path) -> None:
+    """Keep what the console says in a file, too."""
+    logger.add(path, level="INFO", format="{time:YYYY-MM-DD HH:mm:ss} {level: <7} {message}", diagnose=False, backtrace=False)
+
+
+@contextmanager
+def counting(console: Console, what: str) -> Iterator["Counting"]:
+    """Show how far a long preparation is: a bar on a terminal, a line every tenth in a log."""
+    if not console.is_terminal:
+        yield Counting(what)
+        return
+    with Progress(
+        TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True
+    ) as bar:
+        yield _Bar(what, bar)
+
+
+class Counting:
+    """Called with (done, total). In a log it tells every tenth."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._told = what, 0
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show the progress."""
+        tenth = 10 * done // max(total, 1)
+        if tenth > self._told and total > 10_000:
+            self._told = tenth
+            logger.info(f"{self._what}: {done:,} of {total:,}")
+
+
+class _Bar(Counting):
+    def __init__(self, what: str, progress: Progress) -> None:
+        super().__init__(what)
+        self._progress, self._task = progress, progress.add_task(what, total=None)
+
+    def __call__(self, done: int, total: int) -> None:
+        self._progress.update(self._task, completed=done, total=total)
+
+
+class ConsoleTracker:
+    """Shows records as they come.
+
+    Args:
+        console: from start_console.
+        total_steps: of the run.
+        first_step: where this process starts.
+        progress: whether to show a bar, on a terminal.
+    """
+
+    def __init__(self, console: Console, *, total_steps: int, first_step: int, progress: bool) -> None:
+        self._total = total_steps
+        self._has_header = False
+        self._bar: Progress | None = None
+        if progress and console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+            )
+            self._bar = Progress(*columns, console=console, transient=True, refresh_per_second=2)
+            self._task = self._bar.add_task("training", total=total_steps, completed=first_step)
+            self._bar.start()
+
+    def advance(self, step: int) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step)
+
+    def log(self, record: Record) -> None:
+        """Show a window as a line (on a terminal in the bar), an epoch as a row of the table."""
+        values = record.values
+        if record.kind == "epoch":
+            self._row(record)
+            return
+        text = f"loss {values['train/loss']:.4f}  acc1 {values['train/acc1']:.2f}  lr {values['train/lr']:.3g}"
+        text += f"  {values['time/images_per_second']:,.0f} images/s  waiting {values['time/data_wait_fraction']:.0%}"
+        if self._bar is not None:
+            self._bar.update(self._task, description=f"epoch {record.epoch}  {text}")
+        else:
+            logger.info(f"step {record.step:,}/{self._total:,}  {text}")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _row(self, record: Record) -> None:
+        if not self._has_header:
+            self._has_header = True
+            logger.info("".join(f"{name:>{width}}" for name, width in zip(_COLUMNS, _WIDTHS, strict=True)))
+        value = record.values
+        cells = [f"{record.epoch}", _duration(value["time/epoch_seconds"] + value.get("time/eval_seconds", 0.0))]
+        cells += [_number(value.get(key, math.nan), digits) for key, digits in _SHOWN]
+        logger.info("".join(f"{cell:>{width}}" for cell, width in zip(cells, _WIDTHS, strict=True)))
+
+
+_SHOWN = (("train/loss", 4), ("train/acc1", 2), ("train/acc5", 2), ("val/loss", 4), ("val/acc1", 2), ("val/acc5", 2))
+
+
+def _number(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def say_result(line: str) -> None:
+    """Print the result: stdout's last line."""
+    print(line, file=sys.stdout, flush=True)

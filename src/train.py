@@ -1,0 +1,108 @@
+"""Train an image classifier.
+
+    python -m src.train experiment=demo
+    torchrun --nproc_per_node=4 -m src.train data=imagefolder optim=adam
+
+On a machine with several GPUs a plain `python -m src.train` starts itself under torchrun on all of them.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from src.config import Config, ConfigError, Problem, load
+from src.config.cli import CommandLine, exit_with, parse
+from src.config.compose import expand_sweep
+
+MODULE = "src.train"
+EXIT_PREEMPTED, EXIT_INTERRUPTED = 75, 130
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parse, validate, and train one run or a sweep. Returns the exit code."""
+    line = parse(arguments, door=MODULE, about="Train an image classifier; run the same command again to resume.")
+    if line.multirun:
+        return sweep(line)
+    try:
+        config = load(line.overrides, config_dir=line.config_dir)
+    except ConfigError as error:
+        exit_with(error)
+    relaunch_on_all_gpus(arguments)
+    return run(config)
+
+
+def sweep(line: CommandLine) -> int:
+    """Run every combination in turn, each as its own process. Stops at the first that does not finish."""
+    import subprocess
+
+    if "RANK" in os.environ:
+        fix = "does not work under torchrun: use plain python (it starts torchrun itself on several GPUs), or a Slurm job array."
+        exit_with(ConfigError("the command line", [Problem("--multirun", None, fix)]))
+    try:
+        points = expand_sweep(line.overrides, config_dir=line.config_dir)
+        for point in points:
+            load(point, config_dir=line.config_dir)
+    except ConfigError as error:
+        exit_with(error)
+    more = ["--config-dir", str(line.config_dir)] if line.config_dir is not None else []
+    for number, point in enumerate(points, start=1):
+        print(f"run {number} of {len(points)}: {' '.join(point)}", file=sys.stderr, flush=True)
+        code = subprocess.run([sys.executable, "-m", MODULE, *more, *point], check=False).returncode
+        if code:
+            return code
+    return 0
+
+
+def relaunch_on_all_gpus(arguments: Sequence[str]) -> None:
+    """Replace this process by torchrun on every GPU, if there are several and nobody chose."""
+    import torch
+
+    from src.distributed import torchrun_command
+
+    command = torchrun_command(MODULE, arguments, gpus=torch.cuda.device_count(), python=sys.executable)
+    if command is not None:
+        print(f"{torch.cuda.device_count()} GPUs: starting {' '.join(command)}", file=sys.stderr, flush=True)
+        os.execv(command[0], command)
+
+
+def run(config: Config) -> int:
+    """Train in this process, which is one rank."""
+    from loguru import logger
+
+    from src.dry_run import check_and_plan
+    from src.preflight import preflight
+    from src.session import joined, open_sources, train
+    from src.tracking.console import say_result
+
+    with joined(config) as place:
+        try:
+            sources = preflight(config, place, open_sources)
+            if config.dry_run:
+                if place.world.leads:
+                    check_and_plan(config, place, *sources)
+                return 0
+            outcome = train(config, place, *sources)
+        except ConfigError as error:
+            if place.world.leads:
+                print(error, file=sys.stderr, flush=True)
+            return 2
+        except Exception as error:  # noqa: BLE001 (the door: the last place to say what happened)
+            known = is_users(error)
+            logger.opt(exception=None if known else error).error(f"{error}" if known else f"unexpected: {error}")
+            return 1
+        if place.world.leads:
+            say_result(outcome.as_json())
+        if outcome.status == "finished" or place.world.under_torchrun:
+            return 0
+        return EXIT_INTERRUPTED if outcome.interrupted else EXIT_PREEMPTED
+
+
+def is_users(error: Exception) -> bool:
+    """Return whether the message says all there is to say, so that a traceback would only hide it."""
+    from src.batch import DataError
+
+    return isinstance(error, DataError | FloatingPointError)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

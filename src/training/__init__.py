@@ -1,0 +1,1 @@
+"""The loop and what it stands on: evaluation, averages, checkpoints, schedules, meters, clocks."""

@@ -1,0 +1,83 @@
+"""The loop: the file to edit when you try SAM, a distillation term, or a rate for every layer.
+
+One integer, run.step, is all the progress there is. Order, crops, rate and image size are functions of it, so a run that is killed
+at any instant goes on as if nothing had been. There are no flags here: what is off is a null object (see src/build.py).
+"""
+
+from collections.abc import Iterator
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from src.batch import Batch
+from src.distributed import one_all_reduce_a_step
+from src.training.evaluation import EvalResult
+from src.training.precision import clip
+from src.training.run import Run
+from src.training.stopping import Preempted
+
+
+def fit(run: Run) -> EvalResult:
+    """Train to run.total_steps from wherever run.step stands. Safe to kill at any instant.
+
+    Raises:
+        Preempted: asked to stop; the state is saved.
+        FloatingPointError: loss or gradient is not finite, on any rank.
+    """
+    while True:
+        if run.epoch_has_ended():  # also right after a resume there
+            if run.evaluation_is_due():
+                run.save()  # the training state first, so that a kill in evaluation loses nothing
+                run.record_epoch(run.evaluate())
+                run.save()
+            else:
+                run.record_epoch(None)
+        if run.step == run.total_steps:
+            return run.result()
+        with run.clock.running():
+            train_epoch(run)
+
+
+def train_epoch(run: Run) -> None:
+    """Train from run.step to the end of its epoch."""
+    batches = run.epoch_batches()
+    for _ in range(run.step, run.end_of_epoch()):
+        train_step(run, batches)
+        run.step += 1
+        stop = run.stop_requested()  # voted at the step before: nobody waits for the answer
+        run.after_step(stopping=stop)  # log and save where they are due: the only places that wait for the device
+        if stop:
+            raise Preempted
+
+
+def train_step(run: Run, batches: Iterator[Batch]) -> None:
+    """One optimizer update from run.accumulation micro-batches."""
+    set_lr(run.optimizer, run.lr_at(run.step))
+    for micro_batch in range(run.accumulation):
+        batch = next(batches)  # consumed before the next is asked for: engines reuse their memory
+        run.seed_slot(micro_batch)
+        with one_all_reduce_a_step(run.parallel, last=micro_batch == run.accumulation - 1):
+            forward_backward(run, batch)
+    norm = clip(run.scaler, run.optimizer, run.model, run.max_grad_norm, measure=run.log_is_due_after_step())
+    run.note_grad_norm(norm)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.skipped.update()
+    run.optimizer.zero_grad(set_to_none=True)
+    run.average.update(run.model)
+
+
+def forward_backward(run: Run, batch: Batch) -> None:
+    """Add one micro-batch's gradient. A two-pass step such as SAM calls this a second time at the weights it moved to."""
+    images, targets = run.augment(batch)
+    with run.precision.autocast():
+        logits: Tensor = run.parallel(images)
+        loss: Tensor = run.criterion(logits, targets)
+    run.scaler.scale(loss / run.accumulation).backward()  # type: ignore[no-untyped-call]
+    run.meter.update(loss, logits, batch.labels)
+
+
+def set_lr(optimizer: Optimizer, lr: float) -> None:
+    """Set the rate of every parameter group for the next update."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr

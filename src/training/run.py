@@ -1,0 +1,199 @@
+"""A run: the live parts that build.py put together, and the questions that the loop asks about them."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
+
+from src.batch import Batch, Record, Tracker
+from src.distributed import StopVote, any_rank
+from src.draws import Purpose, seed_of
+from src.training.arithmetic import Arithmetic
+from src.training.averaging import Average
+from src.training.clock import Clock
+from src.training.evaluation import EvalResult
+from src.training.history import History
+from src.training.metrics import Meter
+from src.training.precision import Precision, SkippedSteps
+from src.training.stopping import StopRequests
+
+
+@dataclass
+class Run:
+    """Everything the loop uses. `step`, the number of optimizer updates done, is the only progress."""
+
+    arithmetic: Arithmetic
+    rank: int
+    seed: int
+    device: torch.device
+    model: nn.Module  # the bare module: what is evaluated and saved
+    parallel: nn.Module  # the same, compiled and wrapped in DDP as configured: what is trained
+    optimizer: Optimizer
+    scaler: GradScaler
+    precision: Precision
+    criterion: Callable[[Tensor, Tensor], Tensor]
+    augment: Callable[[Batch], tuple[Tensor, Tensor]]
+    average: Average
+    lr_at: Callable[[int], float]
+    max_grad_norm: float | None
+    max_skipped_steps: int
+    eval_every_epochs: int
+    save_every_steps: int
+    log_every_steps: int
+    train_batches: Callable[[int, int], Iterator[Batch]]  # (epoch, first step in it) -> this rank's micro-batches
+    measure: Callable[["Run"], EvalResult]
+    write_checkpoint: Callable[["Run"], None]
+    trackers: Sequence[Tracker]
+    requests: StopRequests
+    after_each_step: Callable[[], None]  # the profiler's step, or nothing
+    step: int = 0
+    history: History = field(default_factory=History)
+    clock: Clock = field(default_factory=Clock)
+    evaluation_weights: dict[str, Tensor] | None = None  # of the last evaluation, where they are not the trained ones
+
+    def __post_init__(self) -> None:
+        """Make what depends on the fields above."""
+        self.accumulation = self.arithmetic.accumulation
+        self.total_steps = self.arithmetic.total_steps
+        self.meter = Meter(self.device)
+        self.skipped = SkippedSteps(self.scaler, self.device)
+        self._vote = StopVote()
+        self._grad_norm: Tensor | None = None
+        self._saved: tuple[int, int] | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next step, counted from 0."""
+        return self.step // self.arithmetic.steps_per_epoch
+
+    def end_of_epoch(self) -> int:
+        """Return the step at which the present epoch ends."""
+        return (self.epoch + 1) * self.arithmetic.steps_per_epoch
+
+    def epoch_has_ended(self) -> bool:
+        """Return whether an epoch was just finished and has not been recorded."""
+        return self.step > 0 and self.step % self.arithmetic.steps_per_epoch == 0 and self.history.last_step < self.step
+
+    def evaluation_is_due(self) -> bool:
+        """Return whether to evaluate at this epoch's end: every so many epochs, and always at the last."""
+        return self.epoch % self.eval_every_epochs == 0 or self.step == self.total_steps
+
+    def epoch_batches(self) -> Iterator[Batch]:
+        """Return this rank's micro-batches from run.step to the end of the epoch. The time blocked in it is counted."""
+        batches = self.train_batches(self.epoch, self.step % self.arithmetic.steps_per_epoch)
+        return self.clock.waiting(batches)
+
+    def seed_slot(self, micro_batch: int) -> None:
+        """Seed what depends on the step and not on one sample, such as dropout."""
+        slot = self.arithmetic.slot(micro_batch, self.rank)
+        torch.manual_seed(seed_of(self.seed, int(Purpose.SLOT), self.step, slot))
+
+    def log_is_due_after_step(self) -> bool:
+        """Return whether the step under way will be logged."""
+        step = self.step + 1
+        return step % self.log_every_steps == 0 or step % self.arithmetic.steps_per_epoch == 0
+
+    def note_grad_norm(self, norm: Tensor | None) -> None:
+        """Remember the norm for the log; it stays on the device."""
+        self._grad_norm = norm
+
+    def stop_requested(self) -> bool:
+        """Return whether any rank was asked to stop by the step before."""
+        return self._vote.ask(self.requests.pending())
+
+    def after_step(self, *, stopping: bool) -> None:
+        """Log if due, save if due."""
+        self.after_each_step()
+        for tracker in self.trackers:
+            tracker.advance(self.step)
+        at_end = self.step % self.arithmetic.steps_per_epoch == 0
+        if at_end or self.step % self.log_every_steps == 0:
+            self._log_window()
+        if stopping or self.step % self.save_every_steps == 0:
+            self.save()
+
+    def save(self) -> None:
+        """Save the state, unless this very state is saved already. Every rank must call it."""
+        now = (self.step, len(self.history.epochs))
+        if self._saved != now:
+            self.write_checkpoint(self)
+            self._saved = now
+
+    def saved(self) -> None:
+        """Learn that the present state is on disk (after a resume)."""
+        self._saved = (self.step, len(self.history.epochs))
+
+    def evaluate(self) -> EvalResult:
+        """Evaluate at the average's weights, and leave the training state as it was."""
+        start = time.monotonic()
+        result = self.measure(self)
+        self._eval_seconds = time.monotonic() - start
+        return result
+
+    def record_epoch(self, result: EvalResult | None) -> None:
+        """Write the epoch's row, and take the evaluation into the history."""
+        means, timing = self.meter.epoch(), self.clock.epoch()
+        values: dict[str, float] = {
+            "train/loss": means.loss,
+            "train/acc1": means.acc1,
+            "train/acc5": means.acc5,
+            "time/epoch_seconds": timing.seconds,
+        }
+        if result is not None:
+            values |= {"val/loss": result.loss, "val/acc1": result.acc1, "val/acc5": result.acc5}
+            values["time/eval_seconds"] = self._eval_seconds
+        self.history.add(step=self.step, epoch=self.epoch - 1, result=result)
+        self._track(Record("epoch", self.step, self.epoch - 1, values))
+
+    def result(self) -> EvalResult:
+        """Return the last evaluation."""
+        result = self.history.last_result()
+        assert result is not None
+        return result
+
+    def close(self) -> None:
+        """End the vote under way and close the trackers."""
+        self._vote.close()
+        for tracker in self.trackers:
+            tracker.close()
+
+    def _log_window(self) -> None:
+        means, timing = self.meter.window(), self.clock.window()
+        skipped, in_a_row = self.skipped.counts()
+        norm = math.nan if self._grad_norm is None else float(self._grad_norm)
+        scaled = self.scaler.is_enabled()  # with a scaler a gradient may overflow: that step was skipped and counted
+        if any_rank(not (math.isfinite(means.loss) and (scaled or math.isfinite(norm)))):
+            raise FloatingPointError(
+                f"train/loss={means.loss}, train/grad_norm={norm} within the last {self.log_every_steps} steps before step {self.step}. "
+                "Nothing of it was saved. Lower optim.peak_lr, lengthen schedule.warmup_epochs, or set max_grad_norm=1.0."
+            )
+        if in_a_row >= self.max_skipped_steps:
+            raise FloatingPointError(
+                f"the fp16 scaler skipped {in_a_row} steps in a row up to step {self.step}: gradients overflow at any scale. "
+                "Use precision=bf16 or fp32, or lower optim.peak_lr."
+            )
+        values: dict[str, float] = {
+            "train/loss": means.loss,
+            "train/acc1": means.acc1,
+            "train/acc5": means.acc5,
+            "train/lr": self.lr_at(self.step - 1),
+            "time/images_per_second": means.images / max(timing.seconds, 1e-9),
+            "time/data_wait_fraction": timing.waited / max(timing.seconds, 1e-9),
+            "time/elapsed_seconds": self.clock.elapsed,
+        }
+        if math.isfinite(norm):
+            values["train/grad_norm"] = norm
+        if scaled:
+            values["train/skipped_steps"] = skipped
+        if self.device.type == "cuda":
+            values["memory/peak_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
+        self._track(Record("train", self.step, (self.step - 1) // self.arithmetic.steps_per_epoch, values))
+
+    def _track(self, record: Record) -> None:
+        for tracker in self.trackers:
+            tracker.log(record)
