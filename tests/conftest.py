@@ -1,0 +1,50 @@
+"""What several tests need: a tiny folder of images, and the command line as the user has it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
+
+MakeFolder = Callable[..., Path]
+RunDoor = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def make_folder() -> MakeFolder:
+    """Write one split of an ImageFolder: `root/<class>/<number><suffix>`, noise about a shade of the class's own."""
+
+    def make(root: Path, classes: Sequence[str] = ("ant", "bee"), per_class: int = 4, size: int = 32, suffix: str = ".png") -> Path:
+        for label, name in enumerate(classes):
+            folder = root / name
+            folder.mkdir(parents=True)
+            shade = 40 + 150 * label // max(1, len(classes) - 1)
+            for number in range(per_class):
+                noise = np.random.default_rng([label, number]).integers(0, 50, (size, size, 3), dtype=np.uint8)
+                Image.fromarray(noise + np.uint8(shade)).save(folder / f"{number}{suffix}")
+        return root
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run_door() -> RunDoor:
+    """Run `python -m src.train <args>` in the project's root, on the CPU; with ranks=n, under torchrun."""
+
+    def run(
+        *arguments: str, ranks: int | None = None, env: Mapping[str, str] | None = None, module: str = "src.train"
+    ) -> subprocess.CompletedProcess[str]:
+        launcher = [] if ranks is None else ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+        kept = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
+        settings = kept | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} | dict(env or {})
+        command = [sys.executable, *launcher, "-m", module, *arguments]
+        return subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=250, check=False)
+
+    return run
