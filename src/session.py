@@ -1,32 +1,18 @@
-"""What every training process does around the loop: join the others, hold the run's folder, resume, and leave in order."""
+"""What every process of ours does first and last: join the others, settle torch, open the data, leave in order."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from loguru import logger
 from rich.console import Console
 
 from src import distributed
-from src.batch import Source, Tracker
-from src.build import build_engines, build_run
-from src.config import Config, ConfigError, Problem
-from src.config.identity import differences, run_name
-from src.data.build import build_sources
+from src.batch import Source
+from src.config import Config
+from src.data.build import build_source, build_sources
 from src.machine import cpus_per_rank, settle_torch
-from src.tracking.console import ConsoleTracker, also_log_to, counting, start_console
-from src.tracking.jsonl import JsonlTracker, cut_back
-from src.tracking.run_folder import STAGE, RunFolder
-from src.training.checkpoint import CheckpointError, Checkpoints, load_file
-from src.training.evaluation import EvalResult
-from src.training.loop import fit
-from src.training.profiling import profiling
-from src.training.resume import capture, restore
-from src.training.run import Run
-from src.training.stopping import Preempted, StopRequests
+from src.tracking.console import counting, start_console
 
 
 class Place(NamedTuple):
@@ -61,199 +47,16 @@ def open_sources(config: Config, place: Place) -> tuple[Source, Source]:
     return distributed.once_per_node(open_both, place.world)
 
 
-class Outcome(NamedTuple):
-    """How a training ended."""
+def open_val(config: Config, place: Place) -> Source:
+    """Open val alone."""
 
-    status: str
-    run_dir: Path
-    result: EvalResult | None
-    epoch: int
-    images_per_second: float
-    interrupted: bool
+    def open_it() -> Source:
+        with counting(place.console, "reading image headers") as progress:
+            return build_source(config.data, "val", threads=2 * cpus_per_rank(place.world), progress=progress)
 
-    def as_json(self) -> str:
-        """Return stdout's last line."""
-        result = self.result
-        return json.dumps(
-            {
-                "status": self.status,
-                "run_dir": str(self.run_dir),
-                "val_acc1": result.acc1 if result else None,
-                "val_acc5": result.acc5 if result else None,
-                "val_loss": result.loss if result else None,
-                "epoch": self.epoch,
-                "images_per_second": round(self.images_per_second, 1),
-            }
-        )
-
-
-def train(config: Config, place: Place, train_source: Source, val_source: Source) -> Outcome:
-    """Train or go on, in the run's folder.
-
-    Raises:
-        ConfigError: if the folder, or the checkpoint to resume from, does not fit the configuration.
-    """
-    world, device = place.world, place.device
-    path = Path(config.runs_dir).expanduser() / run_name(config)
-    folder = hold_folder(path, config, world)
-    engines = build_engines(config, world, device, train_source, val_source)
-    checkpoints = Checkpoints(path / "checkpoints")
-    jsonl: list[JsonlTracker] = []
-    classes, stored_config = train_source.classes, config.model_dump(mode="json")
-    model_name = str(getattr(config.model, "arch", config.model.name))
-
-    def write_checkpoint(run: Run) -> None:
-        state = capture(run, config=stored_config, classes=classes)
-        if world.leads:
-            for tracker in jsonl:
-                tracker.sync()  # no row may be younger than the state that will not write it again
-            best = run.history.top(1, model_name)
-            checkpoints.save(state, run.history.top(config.keep_top_k, model_name), best[0] if best else None)
-
-    trackers: list[Tracker] = []
-    requests = StopRequests(path / "STOP")
-    try:
-        with requests.listening(), profiling(config.profile_steps, path / "profile") as profiler_step:
-            run = build_run(
-                config,
-                world,
-                device,
-                train=train_source,
-                val=val_source,
-                engines=engines,
-                trackers=trackers,
-                requests=requests,
-                write_checkpoint=write_checkpoint,
-                after_each_step=profiler_step,
-            )
-            if world.leads:
-                checkpoints.prepare()
-            resume(run, config, checkpoints, classes)
-            if folder is not None:
-                folder.describe(device=device_name(device), world_size=world.size)
-                also_log_to(path / "train.log")
-                rows = cut_back(folder.metrics_file, lambda row: is_kept(row, run))
-                run.clock.resume_from(max((row.get("time/elapsed_seconds", 0.0) for row in rows), default=0.0))
-                jsonl.append(JsonlTracker(folder.metrics_file))
-                trackers += [
-                    *jsonl,
-                    ConsoleTracker(place.console, total_steps=run.total_steps, first_step=run.step, progress=config.track.progress),
-                ]
-                say_header(config, run, path, world, device, train_source, val_source)
-                folder.set_status("running")
-            outcome = fit_and_report(run, requests, path, folder)
-            run.close()
-            return outcome
-    except Exception as error:
-        if folder is not None:
-            folder.set_status("failed", error=str(error))
-        raise
-    finally:
-        engines.close()
-        if folder is not None:
-            folder.close()
-
-
-def fit_and_report(run: Run, requests: StopRequests, path: Path, folder: RunFolder | None) -> Outcome:
-    """Run the loop, and turn how it ended into an outcome and a status."""
-    status, result = "finished", None
-    try:
-        result = fit(run)
-    except Preempted:
-        status = "preempted"
-        logger.warning(f"asked to stop: saved at step {run.step}. The same command goes on from there.")
-    images = run.step * run.arithmetic.batch_size
-    rate = images / run.clock.elapsed if run.clock.elapsed else 0.0
-    last_epoch = max(0, (run.step - 1) // run.arithmetic.steps_per_epoch)
-    if folder is not None:
-        folder.set_status("finished" if status == "finished" else "preempted", step=run.step)
-    return Outcome(status, path, result or run.history.last_result(), last_epoch, rate, requests.interrupted)
-
-
-def hold_folder(path: Path, config: Config, world: distributed.World) -> RunFolder | None:
-    """Take the run's folder on rank 0; what is wrong with it is raised on every rank."""
-    held: list[RunFolder] = []
-    distributed.from_rank_0(lambda: held.append(RunFolder(path, config)))
-    return held[0] if world.leads else None
-
-
-def resume(run: Run, config: Config, checkpoints: Checkpoints, classes: tuple[str, ...]) -> None:
-    """Go on from the newest valid checkpoint, or from the one that was named, or start anew.
-
-    Raises:
-        ConfigError: if the checkpoint cannot be read or does not fit.
-    """
-
-    def find() -> Path | None:
-        try:
-            own = checkpoints.find_newest()
-        except CheckpointError as error:
-            raise ConfigError(STAGE, [Problem("run_name", checkpoints.folder.parent.name, str(error))]) from error
-        if config.resume == "auto" or (own is not None and config.resume != "never"):
-            return own
-        if config.resume != "never":
-            return Path(config.resume).expanduser()
-        if own is not None:
-            fix = f"{checkpoints.folder} holds checkpoints, and they are not written over. Choose another run_name, or delete the folder."
-            raise ConfigError(STAGE, [Problem("resume", "never", fix)])
-        return None
-
-    path = distributed.from_rank_0(find)
-    if path is None:
-        return
-    try:
-        state = load_file(path)
-    except CheckpointError as error:
-        raise ConfigError(STAGE, [Problem("resume", config.resume, str(error))]) from error
-    require_fit(state, path, config, classes)
-    restore(run, state)
-    logger.info(f"resuming from {path} at step {run.step:,} of {run.total_steps:,}")
-
-
-def require_fit(state: dict[str, Any], path: Path, config: Config, classes: tuple[str, ...]) -> None:
-    """Refuse a checkpoint of other classes, or whose steps or tensors would mean something else.
-
-    Raises:
-        ConfigError: with every difference.
-    """
-    problems = []
-    if tuple(state["classes"]) != classes:
-        fix = f"the data has {len(classes)} classes that are not the {len(state['classes'])} of {path}: labels would mean something else."
-        problems.append(Problem("data", config.data.name, fix))
-    for key, before, now in differences(config, state["config"]):
-        if key.startswith(("data.", "model.", "batch_size")) or (key.startswith("optim.") and key != "optim.peak_lr"):
-            problems.append(Problem(key, now, f"was {before} in {path}. Set it back, or train a new run."))
-    if problems:
-        raise ConfigError(STAGE, problems)
-
-
-def is_kept(row: dict[str, Any], run: Run) -> bool:
-    """Return whether a resumed run will not write this row of metrics.jsonl again."""
-    if row["kind"] == "epoch":
-        return any(row["step"] == entry["step"] for entry in run.history.epochs)
-    return bool(row["step"] <= run.step)
+    return distributed.once_per_node(open_it, place.world)
 
 
 def device_name(device: torch.device) -> str:
     """Return the GPU's name, or cpu."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
-def say_header(
-    config: Config, run: Run, path: Path, world: distributed.World, device: torch.device, train: Source, val: Source
-) -> None:
-    """Say the run's arithmetic."""
-    a = run.arithmetic
-    parameters = sum(parameter.numel() for parameter in run.model.parameters())
-    model = getattr(config.model, "arch", config.model.name)
-    lines = {
-        "run": path,
-        "data": f"{config.data.name}: {len(train):,} train, {len(val):,} val, {len(train.classes):,} classes, {config.data.engine}",
-        "model": f"{model}, {parameters:,} parameters, {run.precision.name}{', compiled' if config.compile else ''}",
-        "batch": a.describe_batch(),
-        "steps": f"{a.total_steps:,} = {config.epochs} epochs x {a.steps_per_epoch:,}",
-        "optimizer": f"{config.optim.name}, peak rate {config.optim.peak_lr:g}, {config.schedule.name}",
-        "machine": f"{device_name(device)}, {torch.get_num_threads()} threads a rank",
-    }
-    for name, text in lines.items():
-        logger.info(f"{name:<10}{text}")

@@ -71,8 +71,9 @@ def run(config: Config) -> int:
 
     from src.dry_run import check_and_plan
     from src.preflight import preflight
-    from src.session import joined, open_sources, train
+    from src.session import joined, open_sources
     from src.tracking.console import say_result
+    from src.train_run import train
 
     with joined(config) as place:
         try:

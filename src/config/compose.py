@@ -45,6 +45,42 @@ def load(overrides: Sequence[str], *, config_dir: Path | None = None) -> Config:
     raise ConfigError(STAGE, problems)
 
 
+def load_stored(stored: dict[str, Any], overrides: Sequence[str]) -> Config:
+    """Validate a configuration that was stored with a run, with some values replaced.
+
+    A new data.path takes the folders below the old one along.
+
+    Raises:
+        ConfigError: with every problem at once.
+    """
+    tree = OmegaConf.create(stored)
+    problems = []
+    for text in overrides:
+        try:
+            (override,) = OverridesParser.create().parse_overrides([text])
+            key, value = override.key_or_group, override.value()
+        except HydraException:
+            problems.append(Problem(text, None, "is not of the form key=value."))
+            continue
+        if key in groups():
+            problems.append(
+                Problem(key, value, f"a stored run's {key} cannot be exchanged as a whole. Set its values: {key}.<key>=...")
+            )
+            continue
+        if key == "data.path":
+            for folder in ("data.train_path", "data.val_path"):
+                below = str(OmegaConf.select(tree, folder)).replace(str(OmegaConf.select(tree, "data.path")), str(value), 1)
+                OmegaConf.update(tree, folder, below)
+        OmegaConf.update(tree, key, value, force_add=True)
+    plain = OmegaConf.to_container(tree)
+    assert isinstance(plain, dict)
+    config, found = _validate({str(key): value for key, value in plain.items()})
+    problems += found
+    if config is None or problems:
+        raise ConfigError(STAGE, problems)
+    return config
+
+
 def compose_tree(overrides: Sequence[str], *, config_dir: Path | None = None) -> dict[str, Any]:
     """Return the composed configuration as plain containers, unvalidated (for `--cfg job`)."""
     parsed, problems = _parse(overrides, config_dir)

@@ -34,6 +34,7 @@ class SmallResNet(Strict):
     name: Literal["small_resnet"]
     depth: Count
     width: Count
+    stem_stride: Literal[1, 2]
 
     @field_validator("depth")
     @classmethod

@@ -101,6 +101,8 @@ def _how_to_get(config: FolderData) -> str:
 
 
 def _chosen(labels: NDArray[np.int64], wanted: str | int, key: str, split: Split) -> NDArray[np.int64]:
+    if not len(labels):
+        return np.arange(0)  # an empty folder is reported as such, not as too small a one
     if isinstance(wanted, int):
         if wanted > len(labels):
             raise ConfigError(

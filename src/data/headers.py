@@ -9,6 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")  # decided by content, never by extension
 _FIRST = 16 * 1024
+_SUSPICIOUS = 50_000_000  # pixels; more are decoded, for Pillow refuses what it takes for a decompression bomb
 _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE = frozenset(range(0xD0, 0xD9)) | {0x01}
 
@@ -24,8 +25,8 @@ class Header(NamedTuple):
 def read_header(path: str) -> Header:
     """Look at one file.
 
-    A JPEG without an end-of-image marker at its end, and anything but JPEG and PNG, is decoded whole: trailing bytes are harmless,
-    a truncated picture is not.
+    A JPEG without an end-of-image marker at its end, anything but JPEG and PNG, and whatever claims to be huge is decoded whole:
+    trailing bytes are harmless, a truncated picture or a bomb is not.
     """
     try:
         with open(path, "rb", buffering=0) as file:
@@ -38,7 +39,7 @@ def read_header(path: str) -> Header:
         return Header(0, 0, f"cannot be read ({error.strerror})")
     sizes = _jpeg_size(first) if first[:2] == b"\xff\xd8" else _png_size(first)
     whole = last.endswith(b"\xff\xd9") if first[:2] == b"\xff\xd8" else last[4:8] == b"IEND"
-    if sizes is not None and whole and min(sizes) > 0:
+    if sizes is not None and whole and 0 < sizes[0] * sizes[1] <= _SUSPICIOUS:
         return Header(*sizes, "")
     return _decoded(path)
 
@@ -63,7 +64,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _png_size(data: bytes) -> tuple[int, int] | None:
-    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR":
+    if len(data) < 24 or data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR":
         return None
     width, height = struct.unpack_from(">II", data, 16)
     return width, height

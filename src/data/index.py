@@ -1,15 +1,14 @@
 """The index of an ImageFolder: names, labels, sizes and bad files, built once, cached, and reread in a moment.
 
 Listing comes first; headers are read only of the samples that are asked for. The cache stands beside the data, or in a cache folder
-where the data is read-only. Its key is the root, the class names and the class folders' modification times.
+where the data is read-only. Its key is the root, the class names and the class folders' modification times. A hash of its bytes
+ends it, so that a damaged cache is noticed and built anew.
 """
 
 import hashlib
 import io
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +23,7 @@ from src.files import write_atomically
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 _VERSION = 1
 _CHUNK = 512
+_SEAL = hashlib.sha256().digest_size
 
 
 class FolderIndex:
@@ -33,7 +33,7 @@ class FolderIndex:
         classes: sorted folder names; a label is a position in them.
         labels: int64 (n,).
         sizes: int32 (n, 2), width and height; zero where the header has not been read.
-        faults: sample index to what is wrong with its file.
+        faults: sample index to what is wrong with its file. Never cached: a bad file may have been replaced in place.
     """
 
     def __init__(self, root: Path, classes: tuple[str, ...], names: list[str], labels: NDArray[np.int64]) -> None:
@@ -60,15 +60,14 @@ class FolderIndex:
     def unread(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return those of the ids whose header is not known."""
         unknown: NDArray[np.int64] = ids[(self.sizes[ids] == 0).any(axis=1)]
-        if self.faults:
-            unknown = unknown[~np.isin(unknown, list(self.faults))]
         return unknown
 
     def read_headers(self, ids: NDArray[np.int64], *, threads: int, progress: Callable[[int, int], None]) -> None:
         """Read the headers of these samples, in threads."""
         chunks = [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
         done = 0
-        with ThreadPoolExecutor(threads) as pool:
+        pool = ThreadPoolExecutor(threads)
+        try:
             for chunk, headers in zip(chunks, pool.map(self._headers_of, chunks), strict=True):
                 for index, header in zip(chunk.tolist(), headers, strict=True):
                     self.sizes[index] = header.width, header.height
@@ -76,18 +75,19 @@ class FolderIndex:
                         self.faults[index] = header.fault
                 done += len(chunk)
                 progress(done, len(ids))
+        finally:
+            pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for a million headers
 
     def _headers_of(self, ids: NDArray[np.int64]) -> list[Header]:
         return [read_header(self.path(index)) for index in ids.tolist()]
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return everything as arrays."""
+        """Return what is cached, as arrays."""
         return {
             "text": np.frombuffer(self._text, np.uint8),
             "ends": self._ends,
             "labels": self.labels,
             "sizes": self.sizes,
-            "faults": np.frombuffer(json.dumps(sorted(self.faults.items())).encode(), np.uint8),
         }
 
     @classmethod
@@ -96,7 +96,6 @@ class FolderIndex:
         index = cls(root, classes, [], state["labels"])
         index._text, index._ends = state["text"].tobytes(), state["ends"]
         index.sizes = state["sizes"]
-        index.faults = {int(sample): fault for sample, fault in json.loads(state["faults"].tobytes())}
         return index
 
 
@@ -122,14 +121,17 @@ def open_index(
     """
     key = _key(root)
     places = [root.parent / f".{root.name}.index.npz", cache_dir / f"{_digest(str(root.resolve()))}.npz"]
-    index = next((found for place in places if (found := _load(place, root, key)) is not None), None)
+    cached = [found for place in places if (found := _load(place, root, key)) is not None]
+    # Beside read-only data a poor cache may stand in front of a richer one.
+    index = max(cached, key=lambda found: np.count_nonzero(found.sizes), default=None)
     if index is None:
         index = _listed(root, tuple(name for name, _ in key), threads)
     ids = choose(index.labels)
     unread = index.unread(ids)
     if len(unread):
         index.read_headers(unread, threads=threads, progress=progress)
-        _save(places, index, key)
+        if not cached or index.sizes[unread].any():
+            _save(places, index, key)
     return index, ids
 
 
@@ -157,13 +159,17 @@ def _images_below(root: Path, folder: str) -> Iterable[str]:
 def _load(place: Path, root: Path, key: list[tuple[str, int]]) -> FolderIndex | None:
     """Return the cached index, or None where there is none, it is of another state of the folder, or it is damaged."""
     try:
-        with np.load(place, allow_pickle=False) as stored:
-            state = {name: stored[name] for name in stored.files}
-        if state.pop("key").tobytes() != _key_bytes(root, key):
-            return None
-        return FolderIndex.from_state(root, tuple(name for name, _ in key), state)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        sealed = memoryview(place.read_bytes())
+    except OSError:
         return None
+    data, seal = sealed[:-_SEAL], sealed[-_SEAL:]
+    if hashlib.sha256(data).digest() != seal:
+        return None
+    with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+        state = {name: stored[name] for name in stored.files}
+    if state.pop("key").tobytes() != _key_bytes(root, key):
+        return None
+    return FolderIndex.from_state(root, tuple(name for name, _ in key), state)
 
 
 def _save(places: list[Path], index: FolderIndex, key: list[tuple[str, int]]) -> None:
@@ -175,6 +181,7 @@ def _save(places: list[Path], index: FolderIndex, key: list[tuple[str, int]]) ->
             memory = io.BytesIO()
             arrays: dict[str, Any] = {"key": np.frombuffer(_key_bytes(index.root, key), np.uint8), **index.state()}
             np.savez(memory, **arrays)
+            memory.write(hashlib.sha256(memory.getbuffer()).digest())
             write_atomically(place, memory.getbuffer())
             return
         except OSError:
@@ -186,4 +193,4 @@ def _key_bytes(root: Path, key: list[tuple[str, int]]) -> bytes:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:32]

@@ -51,7 +51,8 @@ class EpochPlan:
         self._seed, self._epoch = seed, epoch
         self._batch_size, self._local_batch_size = batch_size, local_batch_size
         # Sorting hashes needs no generator; a tie, should one ever be, is broken by the id.
-        self.order = np.argsort(hash_words(seed, epoch, int(Purpose.ORDER), np.arange(len(sizes))), kind="stable")
+        keys = sample_keys(seed, epoch, np.arange(len(sizes)))
+        self.order = np.argsort(hash_words(keys, int(Purpose.ORDER)), kind="stable")
 
     def batch(self, step_in_epoch: int, slot: int) -> BatchPlan:
         """Return what one slot of one step holds."""
@@ -98,11 +99,11 @@ def random_resized_crops(keys: NDArray[np.uint64], sizes: NDArray[np.int32], law
 
 
 def _centre_boxes(sizes: NDArray[np.int32], law: CropLaw) -> NDArray[np.float64]:
-    """Return torchvision's fallback: the largest centred box whose ratio is in range."""
+    """Return torchvision's fallback: the largest centred box whose ratio is in range, at least one pixel."""
     width, height = sizes[:, 0].astype(np.float64), sizes[:, 1].astype(np.float64)
     too_tall, too_wide = width / height < law.ratio[0], width / height > law.ratio[1]
-    box_width = np.where(too_wide, np.rint(height * law.ratio[1]), width)
-    box_height = np.where(too_tall, np.rint(width / law.ratio[0]), height)
+    box_width = np.where(too_wide, np.maximum(1, np.rint(height * law.ratio[1])), width)
+    box_height = np.where(too_tall, np.maximum(1, np.rint(width / law.ratio[0])), height)
     return np.stack([(width - box_width) // 2, (height - box_height) // 2, box_width, box_height], axis=1)
 
 

@@ -26,7 +26,9 @@ def build_model(config: ModelConfig, *, num_classes: int) -> nn.Module:
             more = {"aux_logits": False, "init_weights": True} if config.arch in _AUXILIARY else {}
             return cast(nn.Module, torchvision.models.get_model(config.arch, weights=None, num_classes=num_classes, **more))
         case SmallResNet():
-            return small_resnet.SmallResNet(depth=config.depth, width=config.width, num_classes=num_classes)
+            return small_resnet.SmallResNet(
+                depth=config.depth, width=config.width, num_classes=num_classes, stem_stride=config.stem_stride
+            )
         case CustomModel():
             return _custom(config, num_classes)
         case _:

@@ -10,9 +10,9 @@ class SmallResNet(nn.Module):
     Unlike the paper's, shortcuts that change the shape are 1x1 convolutions with a norm, as in torchvision.
     """
 
-    def __init__(self, *, depth: int, width: int, num_classes: int) -> None:
+    def __init__(self, *, depth: int, width: int, num_classes: int, stem_stride: int = 1) -> None:
         super().__init__()
-        self.stem = nn.Sequential(_conv3x3(3, width), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.stem = nn.Sequential(_conv3x3(3, width, stem_stride), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
         blocks: list[nn.Module] = []
         channels = width
         for stage in range(3):

@@ -169,7 +169,7 @@ class Run:
         scaled = self.scaler.is_enabled()  # with a scaler a gradient may overflow: that step was skipped and counted
         if any_rank(not (math.isfinite(means.loss) and (scaled or math.isfinite(norm)))):
             raise FloatingPointError(
-                f"train/loss={means.loss}, train/grad_norm={norm} within the last {self.log_every_steps} steps before step {self.step}. "
+                f"train/loss={means.loss}, train/grad_norm={norm} in the window that ends at step {self.step}. "
                 "Nothing of it was saved. Lower optim.peak_lr, lengthen schedule.warmup_epochs, or set max_grad_norm=1.0."
             )
         if in_a_row >= self.max_skipped_steps:

@@ -29,12 +29,11 @@ class TorchvisionEngine:
         source: any.
         device: where batches end.
         threads: that decode.
-        prefetch: batches decoded ahead. Memory is bounded by this many batches and one more.
+        prefetch: batches decoded while the caller works on one. Memory is bounded by this many batches and one more.
     """
 
     def __init__(self, source: Source, *, device: torch.device, threads: int, prefetch: int) -> None:
         self._source, self._device, self._prefetch = source, device, prefetch
-        self._labels = torch.from_numpy(source.labels)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def batches(self, plans: Iterator[BatchPlan], *, geometry: Geometry) -> Iterator[Batch]:
@@ -48,22 +47,16 @@ class TorchvisionEngine:
     def _decoded(self, plans: Iterator[BatchPlan], geometry: Geometry) -> Iterator[HostBatch]:
         free: deque[HostSlot] = deque()
         pending: deque[tuple[HostBatch, list[Future[None]]]] = deque()
-        slots = 0
         try:
             while True:
-                while len(pending) < self._prefetch and (plan := next(plans, None)) is not None:
-                    if not free or len(free[0].images) < len(plan.ids):
-                        assert slots <= self._prefetch
-                        free.appendleft(HostSlot(len(plan.ids), geometry.image_size, self._device))
-                        slots += 1
-                    slot = free.popleft()
-                    slot.wait_until_free()
-                    pending.append(self._submit(plan, slot, geometry))
+                while len(pending) <= self._prefetch and (plan := next(plans, None)) is not None:
+                    pending.append(self._submit(plan, self._slot(free, len(plan.ids), geometry), geometry))
                 if not pending:
                     return
-                batch, tasks = pending.popleft()
+                batch, tasks = pending[0]
                 for task in tasks:
                     task.result()
+                pending.popleft()
                 yield batch
                 free.append(batch.slot)
         finally:
@@ -71,8 +64,17 @@ class TorchvisionEngine:
                 for task in tasks:
                     task.cancel()
 
+    def _slot(self, free: deque[HostSlot], capacity: int, geometry: Geometry) -> HostSlot:
+        """Return a slot to write to: the longest free one, or a new one where that is too small or there is none."""
+        if free:
+            slot = free.popleft()
+            slot.wait_until_free()
+            if len(slot.images) >= capacity:
+                return slot
+        return HostSlot(capacity, geometry.image_size, self._device)
+
     def _submit(self, plan: BatchPlan, slot: HostSlot, geometry: Geometry) -> tuple[HostBatch, list[Future[None]]]:
-        batch = HostBatch(slot, self._labels[torch.from_numpy(plan.ids)], plan)
+        batch = HostBatch(slot, torch.from_numpy(self._source.labels[plan.ids]), plan)
         pixels = slot.images.numpy()
         rows = range(len(plan.ids))
         chunks = [rows[start : start + _CHUNK] for start in rows[::_CHUNK]]
@@ -81,15 +83,20 @@ class TorchvisionEngine:
     def _make(self, plan: BatchPlan, pixels: NDArray[np.uint8], geometry: Geometry, rows: range) -> None:
         for row in rows:
             index = int(plan.ids[row])
-            image = self._decode(index)
-            if isinstance(geometry, BoxResize):
-                x, y, width, height = plan.crops[row].tolist()
-                made = resize(
-                    image[y : y + height, x : x + width], (geometry.image_size, geometry.image_size), geometry.interpolation
-                )
-            else:
-                made = resize_centre_crop(image, geometry.resize_size, geometry.image_size, geometry.interpolation)
-            pixels[row] = made[:, ::-1] if plan.flips[row] else made
+            try:
+                image = self._decode(index)
+                if isinstance(geometry, BoxResize):
+                    x, y, width, height = plan.crops[row].tolist()
+                    side = geometry.image_size
+                    made = resize(image[y : y + height, x : x + width], (side, side), geometry.interpolation)
+                else:
+                    made = resize_centre_crop(image, geometry.resize_size, geometry.image_size, geometry.interpolation)
+                pixels[row] = made[:, ::-1] if plan.flips[row] else made
+            except DataError:
+                raise  # names the sample already
+            except Exception as error:
+                error.add_note(f"while making the pixels of {self._source.name(index)}")
+                raise
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
         encoded = self._source.read(index)
@@ -101,7 +108,7 @@ class TorchvisionEngine:
         if (width, height) != (encoded.width, encoded.height):
             raise StaleIndex(
                 f"{self._source.name(index)} is {width} x {height} px, but {encoded.width} x {encoded.height} px in the index: "
-                "the file changed. Delete the index (.*.index.npz beside the data) and start again."
+                "the file changed. Delete the index (.*.index.npz beside the data, or what is in data.cache_dir) and start again."
             )
         return image
 

@@ -1,0 +1,75 @@
+"""Evaluate a checkpoint, exactly, on any number of ranks.
+
+python -m src.evaluate checkpoint=runs/<run_name>/checkpoints/best.ckpt
+torchrun --nproc_per_node=4 -m src.evaluate checkpoint=... data.path=/another/place
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from src.config import Config, ConfigError, Problem, load_stored
+from src.config.cli import exit_with, parse
+
+MODULE = "src.evaluate"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parse, rebuild the model from the checkpoint, and evaluate. Returns the exit code."""
+    about = "Evaluate a checkpoint: checkpoint=<path>, then values that replace its own, such as data.path=..."
+    line = parse(arguments, door=MODULE, about=about)
+    paths = [text.partition("=")[2] for text in line.overrides if text.startswith("checkpoint=")]
+    overrides = [text for text in line.overrides if not text.startswith("checkpoint=")]
+    if len(paths) != 1 or not paths[0]:
+        exit_with(ConfigError("the command line", [Problem("checkpoint", None, "must be given once: checkpoint=<path>.")]))
+    from src.training.checkpoint import CheckpointError, load_file
+
+    path = Path(paths[0]).expanduser()
+    try:
+        state = load_file(path)
+        config = load_stored(state["config"], overrides)
+    except CheckpointError as error:
+        exit_with(ConfigError("the checkpoint", [Problem("checkpoint", str(path), str(error))]))
+    except ConfigError as error:
+        exit_with(error)
+    return run(config, state, path)
+
+
+def run(config: Config, state: dict[str, Any], path: Path) -> int:
+    """Evaluate in this process, which is one rank."""
+    from loguru import logger
+
+    from src.evaluate_run import evaluate_checkpoint
+    from src.session import joined
+    from src.tracking.console import say_result
+
+    with joined(config) as place:
+        try:
+            result = evaluate_checkpoint(config, state, path, place)
+        except ConfigError as error:
+            if place.world.leads:
+                print(error, file=sys.stderr, flush=True)
+            return 2
+        if place.world.leads:
+            logger.info(f"acc1 {result.acc1:.3f}  acc5 {result.acc5:.3f}  loss {result.loss:.5f}  ({result.images:,} images)")
+            say_result(
+                json.dumps(
+                    {
+                        "status": "finished",
+                        "checkpoint": str(path),
+                        "step": state["step"],
+                        "val_acc1": result.acc1,
+                        "val_acc5": result.acc5,
+                        "val_loss": result.loss,
+                        "images": result.images,
+                        "protocol": result.protocol,
+                    }
+                )
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
