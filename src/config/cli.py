@@ -8,8 +8,9 @@ from typing import NamedTuple, NoReturn
 
 import yaml
 
-from src.config.compose import compose_tree, groups
+from src.config.compose import compose_tree
 from src.config.errors import ConfigError, Problem
+from src.config.overrides import groups
 
 EXAMPLES = """five commands to begin with:
   python -m src.train experiment=demo                         a real model on real data, a few minutes on a CPU
@@ -18,6 +19,8 @@ EXAMPLES = """five commands to begin with:
   python -m src.train data=synthetic debug=fast               every part of a run in a minute, no data needed
   python -m src.train --multirun seed=0,1,2 experiment=demo   one run for each seed
 """
+
+STAGE = "the command line"
 
 
 class CommandLine(NamedTuple):
@@ -47,9 +50,13 @@ def parse(arguments: Sequence[str], *, door: str, about: str) -> CommandLine:
     parser.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
     parser.add_argument("--multirun", "-m", action="store_true", help="run every combination of the values given as a,b,c")
     parser.add_argument("--config-dir", type=Path, help="a folder with groups of your own, searched beside conf/")
-    parsed = parser.parse_args(arguments)
+    parsed, unknown = parser.parse_known_intermixed_args(arguments)
+    if unknown:
+        exit_with(ConfigError(STAGE, [Problem(text, None, _without_dashes(text, door)) for text in unknown]))
     if parsed.config_dir is not None and not parsed.config_dir.is_dir():
-        exit_with(ConfigError("the command line", [Problem("--config-dir", str(parsed.config_dir), "no such folder.")]))
+        exit_with(
+            ConfigError(STAGE, [Problem("--config-dir", str(parsed.config_dir), "no such folder. Make it, or correct its path.")])
+        )
     if parsed.cfg:
         try:
             tree = compose_tree(parsed.overrides, config_dir=parsed.config_dir)
@@ -64,6 +71,11 @@ def exit_with(error: ConfigError) -> NoReturn:
     """Print the message to stderr and exit with 2."""
     print(error, file=sys.stderr, flush=True)
     sys.exit(2)
+
+
+def _without_dashes(text: str, door: str) -> str:
+    bare = text.lstrip("-")
+    return f"no such option. Keys have no dashes: type {bare}." if "=" in bare else f"no such option. See python -m {door} --help."
 
 
 def _describe_groups() -> str:

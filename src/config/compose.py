@@ -1,194 +1,178 @@
 """Hydra composes, pydantic validates: the door. Every override is seen by the schema, so every mistake is reported at once."""
 
-from collections.abc import Sequence
-from functools import cache
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import yaml
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from src.config.errors import ConfigError, Problem, did_you_mean
-from src.config.problems import problems_of
+from src.config.errors import ConfigError, Problem
+from src.config.overrides import CONF_DIR, groups, rewrite, sweep_points
+from src.config.problems import choice_key, problems_of
 from src.config.schema import Config
-from src.config.torchvision_models import CLASSIFIERS
 
-CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
 STAGE = "the configuration"
+
+
+class Composed(NamedTuple):
+    """Hydra's result.
+
+    Attributes:
+        tree: plain containers, all references resolved.
+        copies: dotted key to the key that it repeats (`eval_image_size: ${data.image_size}`).
+    """
+
+    tree: dict[str, Any]
+    copies: dict[str, str]
 
 
 def load(overrides: Sequence[str], *, config_dir: Path | None = None) -> Config:
     """Compose conf/ with the overrides and validate the result.
 
     Args:
-        overrides: as typed on the command line, such as `data=ffcv`, `optim.peak_lr=0.2`.
+        overrides: as typed on the command line, such as `data=synthetic`, `optim.peak_lr=0.2`.
         config_dir: a folder of the user's own groups, searched beside conf/.
 
     Raises:
         ConfigError: with every problem at once.
     """
-    parsed, problems = _parse(overrides, config_dir)
-    tree, compose_problems = _compose(parsed, config_dir)
-    problems += compose_problems
-    if tree is not None:
-        config, found = _validate(tree)
+    kept, problems = rewrite(overrides, config_dir)
+    config: Config | None = None
+    # Pydantic checks a rule across fields only once every field is right. So what caused a problem is left away, and the rest is
+    # validated again, until nothing new is found.
+    while True:
+        composed, kept, found = _compose(kept, config_dir)
         problems += found
-        if config is not None and not problems:
-            return config
-        if found:
-            problems += _problems_behind(parsed, found, config_dir)
-    raise ConfigError(STAGE, problems)
-
-
-def load_stored(stored: dict[str, Any], overrides: Sequence[str]) -> Config:
-    """Validate a configuration that was stored with a run, with some values replaced.
-
-    A new data.path takes the folders below the old one along.
-
-    Raises:
-        ConfigError: with every problem at once.
-    """
-    tree = OmegaConf.create(stored)
-    problems = []
-    for text in overrides:
-        try:
-            (override,) = OverridesParser.create().parse_overrides([text])
-            key, value = override.key_or_group, override.value()
-        except HydraException:
-            problems.append(Problem(text, None, "is not of the form key=value."))
-            continue
-        if key in groups():
-            problems.append(
-                Problem(key, value, f"a stored run's {key} cannot be exchanged as a whole. Set its values: {key}.<key>=...")
-            )
-            continue
-        if key == "data.path":
-            for folder in ("data.train_path", "data.val_path"):
-                below = str(OmegaConf.select(tree, folder)).replace(str(OmegaConf.select(tree, "data.path")), str(value), 1)
-                OmegaConf.update(tree, folder, below)
-        OmegaConf.update(tree, key, value, force_add=True)
-    plain = OmegaConf.to_container(tree)
-    assert isinstance(plain, dict)
-    config, found = _validate({str(key): value for key, value in plain.items()})
-    problems += found
-    if config is None or problems:
+        if composed is None:
+            break
+        config, found = validate(composed.tree)
+        wrong = _keys_in_doubt(problems)
+        told = {problem.path for problem in found}
+        problems += [
+            problem for problem in found if not _rests_on(problem, wrong) and composed.copies.get(problem.path) not in told | wrong
+        ]
+        rest = [text for text in kept if not _is_about(text, told)]
+        if config is not None or len(rest) == len(kept):
+            break
+        kept = rest
+    if problems:
         raise ConfigError(STAGE, problems)
+    assert config is not None
     return config
 
 
 def compose_tree(overrides: Sequence[str], *, config_dir: Path | None = None) -> dict[str, Any]:
-    """Return the composed configuration as plain containers, unvalidated (for `--cfg job`)."""
-    parsed, problems = _parse(overrides, config_dir)
-    tree, compose_problems = _compose(parsed, config_dir)
-    if problems or compose_problems or tree is None:
-        raise ConfigError(STAGE, problems + compose_problems)
-    return tree
+    """Return the composed configuration as plain containers, unvalidated (for `--cfg job`).
+
+    Raises:
+        ConfigError: with every override that cannot be composed.
+    """
+    kept, problems = rewrite(overrides, config_dir)
+    composed, _, found = _compose(kept, config_dir)
+    if problems or found or composed is None:
+        raise ConfigError(STAGE, problems + found)
+    return composed.tree
 
 
 def expand_sweep(overrides: Sequence[str], *, config_dir: Path | None = None) -> list[list[str]]:
-    """Return one list of overrides for every point of a `--multirun` grid, in Hydra's order."""
-    import itertools
+    """Return one list of overrides for every point of a `--multirun` grid, in Hydra's order.
 
-    _, problems = _parse(overrides, config_dir, sweep=True)
+    Raises:
+        ConfigError: with every problem of every point.
+    """
+    points, problems = sweep_points(overrides)
+    for point in points:
+        try:
+            load(point, config_dir=config_dir)
+        except ConfigError as error:
+            problems += error.problems
     if problems:
         raise ConfigError(STAGE, problems)
-    choices = []
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        key = override.get_key_element()
-        values = override.sweep_string_iterator() if override.is_sweep_override() else [override.get_value_element_as_str()]
-        choices.append([f"{key}={value}" for value in values])
-    return [list(point) for point in itertools.product(*choices)]
+    return points
 
 
-@cache
-def groups() -> dict[str, tuple[str, ...]]:
-    """Return every Hydra group of conf/ with its choices."""
-    return {
-        folder.name: tuple(sorted(file.stem for file in folder.glob("*.yaml") if not file.stem.startswith("_")))
-        for folder in sorted(CONF_DIR.iterdir())
-        if folder.is_dir()
-    }
-
-
-def _parse(texts: Sequence[str], config_dir: Path | None, *, sweep: bool = False) -> tuple[list[str], list[Problem]]:
-    """Rewrite each override so that Hydra takes it and the schema judges it; collect what cannot be rewritten."""
-    parser = OverridesParser.create()
-    rewritten, problems = [], []
-    for text in texts:
-        try:
-            (override,) = parser.parse_overrides([text])
-        except HydraException as error:
-            why = (
-                str(error).splitlines()[0].replace("See https://hydra.cc/docs/1.2/advanced/override_grammar/basic for details", "")
-            )
-            problems.append(Problem(text, None, f"is not of the form key=value ({why.strip()})."))
-            continue
-        if override.is_sweep_override() and not sweep:
-            problems.append(Problem(override.key_or_group, text.partition("=")[2], "several values make a sweep: add --multirun."))
-        elif override.key_or_group.split(".")[0] == "hydra":
-            problems.append(
-                Problem(override.key_or_group, None, "Hydra's own outputs are off; runs_dir and run_name say where a run writes.")
-            )
-        elif override.is_delete():
-            problems.append(Problem(text, None, "nothing can be deleted. Set a key to null where null is allowed."))
-        elif override.key_or_group in groups() and not override.is_sweep_override():
-            try:
-                rewritten += _group_choice(override, config_dir)
-            except ConfigError as error:
-                problems += error.problems
+def _compose(overrides: list[str], config_dir: Path | None) -> tuple[Composed | None, list[str], list[Problem]]:
+    """Compose what can be composed: each override that Hydra refuses is left away and told."""
+    composed = _try(overrides, config_dir)
+    if isinstance(composed, Composed):
+        return composed, overrides, []
+    latest = _try([], config_dir)
+    if isinstance(latest, str):
+        return None, [], [Problem("conf", None, latest)]
+    kept: list[str] = []
+    problems = []
+    for text in overrides:
+        outcome = _try([*kept, text], config_dir)
+        if isinstance(outcome, str):
+            key, _, value = text.lstrip("+").partition("=")
+            problems.append(Problem(key, re.sub(r"\\(.)", r"\1", value), outcome))
         else:
-            rewritten.append(f"++{override.key_or_group}={override.get_value_element_as_str()}")
-    return rewritten, problems
+            kept.append(text)
+            latest = outcome
+    return latest, kept, problems
 
 
-def _group_choice(override: Override, config_dir: Path | None) -> list[str]:
-    group, choice = override.key_or_group, override.get_value_element_as_str()
-    choices = set(groups()[group])
-    if config_dir is not None:
-        choices |= {file.stem for file in (config_dir / group).glob("*.yaml")}
-    if choice in choices or (choice == "null" and group in {"experiment", "debug"}):
-        return [f"{group}={choice}"]
-    if group == "model" and choice in CLASSIFIERS:
-        return ["model=torchvision", f"++model.arch={choice}"]
-    known = sorted(choices | set(CLASSIFIERS)) if group == "model" else sorted(choices)
-    listed = ", ".join(sorted(choices)) + (", or any torchvision classifier" if group == "model" else "")
-    raise ConfigError(STAGE, [Problem(group, choice, f"no such choice. There are: {listed}.{did_you_mean(choice, known)}")])
-
-
-def _compose(overrides: list[str], config_dir: Path | None) -> tuple[dict[str, Any] | None, list[Problem]]:
-    search = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir is not None else []
+def _try(overrides: list[str], config_dir: Path | None) -> Composed | str:
+    """Return Hydra's result, or why there is none."""
+    search = [f"hydra.searchpath=['file://{config_dir.resolve()}']"] if config_dir is not None else []
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
             tree = compose("config", overrides=[*search, *overrides])
+        copies = dict(_references(OmegaConf.to_container(tree, resolve=False)))
         OmegaConf.resolve(tree)
         plain = OmegaConf.to_container(tree, throw_on_missing=False)
-    except (HydraException, OmegaConfBaseException) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return None, [Problem(getattr(error, "full_key", None) or "conf", None, " ".join(lines))]
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        return _reason(error)
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}, []
+    return Composed({str(key): value for key, value in plain.items()}, copies)
 
 
-def _validate(tree: dict[str, Any]) -> tuple[Config | None, list[Problem]]:
+def _reason(error: Exception) -> str:
+    """Return Hydra's message on one line, without its search path and its internals."""
+    text = str(error)
+    if "Error merging override" in text:
+        return "is not of the shape that the key has in conf/ (see --cfg job)."
+    if isinstance(error, yaml.YAMLError):
+        text = f"its file is not YAML: {text}"
+    text = re.split(r"\n(?:Config search path:|\s+full_key:)", text)[0]
+    return " ".join(line.strip() for line in text.splitlines() if line.strip()).rstrip(".") + "."
+
+
+def _references(tree: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _references(value, f"{prefix}{key}.")
+        elif isinstance(value, str) and (match := re.fullmatch(r"\$\{([\w.]+)\}", value)):
+            yield f"{prefix}{key}", match[1]
+
+
+def validate(tree: dict[str, Any]) -> tuple[Config | None, list[Problem]]:
+    """Return the tree as a Config, or None, and all that is wrong with it."""
+    # A file of experiment/ or debug/ speaks of the whole tree, and stands beside it where it does not say so.
+    stray = [group for group in tree if group in groups() and group not in Config.model_fields]
+    problems = [Problem(group, None, "the chosen file must begin with the line: # @package _global_") for group in stray]
     try:
-        return Config.model_validate(tree), []
+        return Config.model_validate({key: value for key, value in tree.items() if key not in stray}), problems
     except ValidationError as error:
-        return None, problems_of(error)
+        return None, problems + problems_of(error)
 
 
-def _problems_behind(overrides: list[str], found: list[Problem], config_dir: Path | None) -> list[Problem]:
-    """Find what the first problems hide: pydantic checks rules across fields only once every field is right.
+def _keys_in_doubt(problems: list[Problem]) -> set[str]:
+    paths = {problem.path for problem in problems}
+    return paths | {choice_key(path) for path in paths & groups().keys()}
 
-    The overrides that caused a problem are left away, and the rest is validated again.
-    """
-    wrong = {problem.path for problem in found}
-    rest = [text for text in overrides if text.lstrip("+").partition("=")[0] not in wrong]
-    if len(rest) == len(overrides):
-        return []
-    tree, _ = _compose(rest, config_dir)
-    return [] if tree is None else _validate(tree)[1]
+
+def _rests_on(problem: Problem, wrong: set[str]) -> bool:
+    """Return whether the problem is about, or names, a key that was left away: it would be told of a value that nobody typed."""
+    return problem.path in wrong or any(re.search(rf"(?<![\w.]){re.escape(key)}=", problem.fix) for key in wrong)
+
+
+def _is_about(override: str, paths: set[str]) -> bool:
+    key = override.lstrip("+").partition("=")[0]
+    return any(path == key or path.startswith(f"{key}.") for path in paths) and key not in groups()

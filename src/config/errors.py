@@ -1,7 +1,7 @@
 """What a user did wrong, as data: a list of problems that is printed once, without a traceback, and exits with 2."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -42,12 +42,29 @@ class ConfigError(Exception):
         return "\n".join([heading, *(f"  {problem}" for problem in self.problems)])
 
 
-def did_you_mean(word: str, candidates: Sequence[str]) -> str:
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """Return " Did you mean x?" for the nearest candidate, or "" where nothing is near."""
-    near = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
-    return f" Did you mean {near[0]}?" if near else ""
+    near = nearest(word, candidates)
+    return f" Did you mean {near}?" if near else ""
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str | None:
+    """Return the candidate that is spelt most like the word, whatever its case, or None where nothing is near."""
+    by_spelling = {candidate.lower(): candidate for candidate in candidates}
+    near = difflib.get_close_matches(word.lower(), list(by_spelling), n=1, cutoff=0.6)
+    return by_spelling[near[0]] if near else None
+
+
+class AsTyped(str):
+    """A value that is shown without quotes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        """Return the bare text."""
+        return str(self)
 
 
 def _short(value: object) -> str:
-    text = repr(value) if isinstance(value, str) else str(value)
+    text = str(value).lower() if isinstance(value, bool) else repr(value) if isinstance(value, str) else str(value)
     return text if len(text) <= 120 else text[:117] + "..."

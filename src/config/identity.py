@@ -8,7 +8,17 @@ from typing import Any
 from src.config.problems import parts_of
 from src.config.schema import Config
 
-_HOW_NOT_WHAT = {"run_name", "runs_dir", "resume", "dry_run", "profile_steps", "track", "data.workers", "data.prefetch"}
+_HOW_NOT_WHAT = {
+    "run_name",
+    "runs_dir",
+    "resume",
+    "dry_run",
+    "profile_steps",
+    "track",
+    "data.workers",
+    "data.prefetch",
+    "data.cache_dir",
+}
 
 
 def run_name(config: Config) -> str:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from src.config.errors import Problem, did_you_mean
+from src.config.errors import AsTyped, Problem, nearest
 from src.config.schema import Config
 
 
@@ -26,22 +26,28 @@ def problems_of(error: ValidationError) -> list[Problem]:
 
 def unknown_key(path: str, value: object) -> Problem:
     """Say that a key does not exist, and which one is near: in its own group first, then anywhere."""
-    if isinstance(value, dict):
-        return Problem(path, value, f"no such group. There are: {', '.join(_groups())}.")
+    while isinstance(value, dict) and len(value) == 1:  # foo.bar=3 arrives as foo={bar: 3}
+        ((name, value),) = value.items()
+        path = f"{path}.{name}"
     group, _, name = path.rpartition(".")
-    if path in known_keys():
-        return Problem(path, value, f"belongs to another choice of {group}=, not to this one. See --cfg job.")
     leaves = sorted(_leaves())
-    inside = [key for key in leaves if key.rpartition(".")[0] == group]
-    longer = [key for key in (*inside, *leaves) if key.rpartition(".")[2].endswith(f"_{name}")]
-    if longer:
-        near = f" Did you mean {longer[0]}?"
-    else:
-        anywhere = {key.rpartition(".")[2]: key for key in reversed(leaves)}
-        hint = did_you_mean(path, inside) or did_you_mean(name, list(anywhere)) or did_you_mean(path, leaves)
-        word = hint.removeprefix(" Did you mean ").removesuffix("?")
-        near = f" Did you mean {anywhere.get(word, word)}?" if hint else ""
-    return Problem(path, value, f"no such key.{near}")
+    inside = {key.rpartition(".")[2]: key for key in leaves if key.rpartition(".")[0] == group}
+    anywhere = {key.rpartition(".")[2]: key for key in reversed(leaves)}
+    near = (
+        next((key for key in (*inside.values(), *leaves) if key.endswith(f"_{name}")), None)
+        or nearest(name, [*inside, *_groups()] if not group else inside)
+        or nearest(name, anywhere)
+        or (nearest(path, leaves) if path.partition(".")[0] not in _groups() else None)
+    )
+    if near is None:
+        return Problem(path, value, "no such key. See --cfg job for all there are.")
+    return Problem(path, value, f"no such key. Did you mean {inside.get(near) or anywhere.get(near, near)}?")
+
+
+def choice_key(group: str) -> str:
+    """Return the key that says which choice of a group was taken, such as `optim.name`."""
+    field = Config.model_fields.get(group)
+    return f"{group}.{field.discriminator if field is not None and isinstance(field.discriminator, str) else 'name'}"
 
 
 @cache
@@ -88,10 +94,11 @@ def _leaves() -> frozenset[str]:
 
 def _translate(path: str, details: list[ErrorDetails]) -> list[Problem]:
     first = details[0]
-    value = first["input"]
+    value = AsTyped("null") if first["input"] is None else first["input"]
     kinds = {detail["type"] for detail in details}
+    context = first.get("ctx", {})
     if "extra_forbidden" in kinds:
-        return [unknown_key(path, value)]
+        return [_misplaced_key(path, value, first["loc"])]
     if value == "???":
         return [Problem(path, None, f"must be given. Type {path}=...")]
     if first["type"] == "value_error":
@@ -100,15 +107,38 @@ def _translate(path: str, details: list[ErrorDetails]) -> list[Problem]:
         if isinstance(value, dict):
             return [Problem(*_split_rule(line)) for line in lines]
         return [Problem(path, value, line) for line in lines]
+    if first["type"] == "missing" and path.rpartition(".")[2].isdecimal():
+        path = path.rpartition(".")[0]
+        return [Problem(path, value, f"must have {len(get_args(dict(parts_of(Config))[path].annotation))} items.")]
+    if first["type"] == "too_long":
+        return [Problem(path, value, f"must have {context['max_length']} items.")]
     if first["type"] == "missing":
-        return [Problem(path, None, "is missing. Leave the group's name alone and it is set by conf/.")]
+        return [Problem(path, None, f"is missing. Type {path}=..., or write it in your own group's file.")]
     if first["type"] in {"union_tag_invalid", "union_tag_not_found"}:
-        context = first.get("ctx", {})
-        tag = str(context.get("discriminator", "")).strip("'")
-        return [
-            Problem(f"{path}.{tag}", context.get("tag"), f"must be one of {context.get('expected_tags', 'the known choices')}.")
-        ]
-    return [Problem(path, value, " or ".join(dict.fromkeys(_wanted(detail) for detail in details)) + ".")]
+        known = str(context.get("expected_tags", "the known choices")).replace("'", "")
+        return [Problem(choice_key(path), context.get("tag"), f"must be one of {known}.")]
+    wanted = list(dict.fromkeys(_wanted(detail, path) for detail in details))
+    field = dict(parts_of(Config)).get(path)
+    if field is not None and type(None) in get_args(field.annotation):
+        wanted.append("null")
+    return [Problem(path, value, f"must be {' or '.join(wanted)}.")]
+
+
+def _misplaced_key(path: str, value: object, location: tuple[int | str, ...]) -> Problem:
+    """Tell a key of another choice of the group from one that does not exist at all."""
+    group = path.partition(".")[0]
+    if path not in known_keys() or "." not in path:
+        return unknown_key(path, value)
+    has = [tag for tag, model in _alternatives(group).items() if path.partition(".")[2] in model.model_fields]
+    key = choice_key(group).removesuffix(".name")
+    return Problem(path, value, f"no key of {key}={location[1]}; it belongs to {key}={', '.join(has)}.")
+
+
+def _alternatives(group: str) -> dict[str, type[BaseModel]]:
+    """Return the schema's classes for a group, by the tag that chooses them."""
+    tag = choice_key(group).partition(".")[2]
+    models = _models_in(Config.model_fields[group].annotation)
+    return {str(get_args(model.model_fields[tag].annotation)[0]): model for model in models}
 
 
 def _split_rule(line: str) -> tuple[str, object, str]:
@@ -116,44 +146,40 @@ def _split_rule(line: str) -> tuple[str, object, str]:
     value, _, fix = (
         rest.partition(" ") if not rest.startswith("[") else (rest[: rest.index("]") + 1], "", rest[rest.index("]") + 2 :])
     )
-    return head, _Plain(value), fix
+    return head, AsTyped(value), fix
 
 
-class _Plain(str):
-    """A value that is shown as it was typed."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str(self)
-
-
-def _wanted(detail: ErrorDetails) -> str:
+def _wanted(detail: ErrorDetails, path: str) -> str:
+    """Return what follows "must be"."""
     context = detail.get("ctx", {})
     match detail["type"]:
         case "greater_than_equal":
-            return f"must be at least {context['ge']}"
+            return f"at least {context['ge']:.20g}"
         case "greater_than":
-            return f"must be more than {context['gt']}"
+            return f"more than {context['gt']:.20g}"
         case "less_than_equal":
-            return f"must be at most {context['le']}"
+            return f"at most {context['le']:.20g}"
         case "less_than":
-            return f"must be less than {context['lt']}"
+            return f"less than {context['lt']:.20g}"
         case "int_type" | "int_parsing" | "int_from_float":
-            return "must be a whole number"
+            return "a whole number"
         case "float_type" | "float_parsing":
-            return "must be a number"
+            return "a number"
         case "finite_number":
-            return "must be a finite number"
+            return "a finite number"
         case "bool_type" | "bool_parsing":
-            return "must be true or false"
+            return "true or false"
         case "string_type":
-            return "must be text"
+            value = detail["input"]
+            return f"text (in quotes: '{path}=\"{value}\"')" if isinstance(value, int | float) else "text"
         case "string_too_short":
-            return "must not be empty"
+            return "non-empty text"
         case "literal_error":
-            return f"must be one of {context['expected'].replace(' or ', ', ')}"
+            expected = context["expected"].replace("'", "").replace(" or ", ", ")
+            return f"one of {expected}" if "," in expected else expected
         case "tuple_type":
-            return "must be a list"
+            return "a list"
+        case "dict_type" | "model_attributes_type" | "model_type":
+            return "a group of keys, such as {key: value}"
         case _:
             return detail["msg"]

@@ -80,7 +80,7 @@ class Config(Strict):
             )
         if self.schedule.warmup_epochs > self.epochs:
             problems.append(
-                f"schedule.warmup_epochs={self.schedule.warmup_epochs} is longer than epochs={self.epochs}. "
+                f"schedule.warmup_epochs={self.schedule.warmup_epochs:g} is longer than epochs={self.epochs}. "
                 f"Set schedule.warmup_epochs={self.epochs} or less."
             )
         if isinstance(self.data.subset, int) and self.data.subset < self.batch_size:

@@ -1,0 +1,50 @@
+"""A configuration that was stored with a run, with some of its values replaced."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from pydantic import ValidationError
+
+from src.config.errors import ConfigError, Problem
+from src.config.problems import problems_of
+from src.config.schema import Config
+
+
+def load_stored(stored: dict[str, Any], overrides: Sequence[str]) -> Config:
+    """Validate a stored configuration with values replaced; a new data.path takes the folders below the old one along.
+
+    Args:
+        stored: plain containers, as in a checkpoint.
+        overrides: values only, such as `data.path=/elsewhere`; groups cannot be exchanged as a whole.
+
+    Raises:
+        ConfigError: with every problem at once.
+    """
+    tree = OmegaConf.create(stored)
+    problems = []
+    for text in overrides:
+        try:
+            (override,) = OverridesParser.create().parse_overrides([text])
+            key, value = override.key_or_group, override.value()
+        except HydraException:
+            problems.append(Problem(text, None, "is not of the form key=value."))
+            continue
+        if isinstance(stored.get(key), dict):
+            problems.append(Problem(key, value, f"cannot be exchanged as a whole. Set its values: {key}.<key>=..."))
+            continue
+        if key == "data.path" and OmegaConf.select(tree, key) is not None:
+            for folder in ("data.train_path", "data.val_path"):
+                moved = str(OmegaConf.select(tree, folder)).replace(str(OmegaConf.select(tree, key)), str(value), 1)
+                OmegaConf.update(tree, folder, moved)
+        OmegaConf.update(tree, key, value, force_add=True)
+    plain = OmegaConf.to_container(tree)
+    try:
+        config = Config.model_validate(plain)
+    except ValidationError as error:
+        raise ConfigError("the configuration", [*problems, *problems_of(error)]) from error
+    if problems:
+        raise ConfigError("the configuration", problems)
+    return config
