@@ -9,6 +9,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+_MASK = 2**64 - 1
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -43,7 +44,13 @@ def uniform(keys: ArrayLike, purpose: Purpose, n: ArrayLike = 0) -> NDArray[np.f
 
 def seed_of(*words: int) -> int:
     """Hash words to one non-negative int below 2**63, as torch.manual_seed takes it."""
-    return int(hash_words(*words) >> np.uint64(1))
+    state = 0
+    for word in words:  # hash_words on plain ints, which for a single number are thirty times as fast
+        z = (state + int(_GOLDEN) + word) & _MASK
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+        state = z ^ (z >> 31)
+    return state >> 1
 
 
 def _finalise(z: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -73,7 +73,7 @@ def forward_backward(run: Run, batch: Batch) -> None:
     with run.precision.autocast():
         logits: Tensor = run.parallel(images)
         loss: Tensor = run.criterion(logits, targets)
-    run.scaler.scale(loss / run.accumulation).backward()  # type: ignore[no-untyped-call]
+    run.scaler.scale(loss).backward(run.share_of_step)  # type: ignore[no-untyped-call]
     run.meter.update(loss, logits, batch.labels)
 
 

@@ -1,13 +1,12 @@
 """Counts that stay on the device: sums of loss, hits and images in float64. Divide at the end, never average averages."""
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from src.distributed import sum_over_ranks
-
-_SUMS = 4  # loss, top-1 hits, top-5 hits, images
 
 
 class Means(NamedTuple):
@@ -34,18 +33,26 @@ def hits(logits: Tensor, labels: Tensor) -> Tensor:
     """
     column = labels[:, None]
     own = logits.gather(1, column)
-    # "not less or equal" rather than "greater": a NaN anywhere pushes the label back.
-    before = (~(logits <= own)) | ((logits == own) & (torch.arange(logits.shape[1], device=logits.device) < column))
-    place = before.sum(dim=1)
-    return torch.stack([(place < 1).sum(), (place < 5).sum()])
+    # Classes that are not before the label: lower logits, itself, and equal ones of a higher class. Nothing compares with a NaN.
+    classes, enough = _constants(logits.shape[1], logits.device)
+    behind = (logits <= own).logical_xor_((logits == own).logical_and_(classes < column)).sum(dim=1, keepdim=True)
+    return (behind > enough).sum(dim=0)
+
+
+@cache
+def _constants(num_classes: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the classes, and how many must be exceeded behind a label that is among the first 1 and the first 5."""
+    return torch.arange(num_classes, device=device), torch.tensor([num_classes - 1, num_classes - 5], device=device)
 
 
 class Meter:
     """Sums over an epoch, on this rank, and over the window since the last log."""
 
     def __init__(self, device: torch.device) -> None:
-        self.sums = torch.zeros(_SUMS, dtype=torch.float64, device=device)
-        self._logged = self.sums.clone()
+        self._sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, top-1 hits, top-5 hits
+        self._loss, self._hits = self._sums[0], self._sums[1:]  # views
+        self._images = 0
+        self._logged_sums, self._logged_images = self._sums.clone(), 0
 
     @torch.no_grad()
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
@@ -56,38 +63,38 @@ class Meter:
             logits: (N, K).
             labels: int64 (N,).
         """
-        count = len(labels)
-        counted = hits(logits.detach(), labels)
-        self.sums[0] += loss.detach().double() * count
-        self.sums[1:3] += counted
-        self.sums[3] += count
+        self._loss.add_(loss, alpha=len(labels))
+        self._hits.add_(hits(logits, labels))
+        self._images += len(labels)
 
     def window(self) -> Means:
         """Return the means over all ranks since the last call. Waits for the device; every rank must call it."""
-        means = reduce_means(self.sums - self._logged)
-        self._logged.copy_(self.sums)
+        means = reduce_means(self._sums - self._logged_sums, self._images - self._logged_images)
+        self._logged_sums.copy_(self._sums)
+        self._logged_images = self._images
         return means
 
     def epoch(self) -> Means:
         """Return the means over all ranks since the last call of this, and start anew."""
-        means = reduce_means(self.sums)
-        self.sums.zero_()
-        self._logged.zero_()
+        means = reduce_means(self._sums, self._images)
+        self.load(torch.zeros(2, 4, dtype=torch.float64))
         return means
 
     def state(self) -> Tensor:
-        """Return everything as float64 (2, 4) on the CPU."""
-        return torch.stack([self.sums, self._logged]).cpu()
+        """Return everything as float64 (2, 4) on the CPU: loss, hits and images of the epoch, and of it what was logged."""
+        sums = torch.stack([self._sums, self._logged_sums]).cpu()
+        return torch.cat([sums, torch.tensor([[self._images], [self._logged_images]], dtype=torch.float64)], dim=1)
 
     def load(self, state: Tensor) -> None:
         """Go on from a state."""
-        self.sums.copy_(state[0])
-        self._logged.copy_(state[1])
+        self._sums.copy_(state[0, :3])
+        self._logged_sums.copy_(state[1, :3])
+        self._images, self._logged_images = round(float(state[0, 3])), round(float(state[1, 3]))
 
 
-def reduce_means(sums: Tensor) -> Means:
-    """Add float64 (4,) over ranks and divide."""
-    loss, top1, top5, images = sum_over_ranks(sums).tolist()
+def reduce_means(sums: Tensor, count: int) -> Means:
+    """Add float64 (3,) sums of loss and hits, and the count, over ranks, and divide."""
+    loss, top1, top5, images = sum_over_ranks(torch.cat([sums, sums.new_tensor([count])])).tolist()
     if images == 0:
         return Means(0.0, 0.0, 0.0, 0)
     return Means(loss / images, 100 * top1 / images, 100 * top5 / images, round(images))

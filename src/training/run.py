@@ -60,9 +60,14 @@ class Run:
         """Make what depends on the fields above."""
         self.accumulation = self.arithmetic.accumulation
         self.total_steps = self.arithmetic.total_steps
+        # What a micro-batch's mean gradient counts for in the step's: handed to backward, which costs nothing.
+        self.share_of_step = torch.tensor(1 / self.accumulation, dtype=self.precision.weights, device=self.device)
         self.meter = Meter(self.device)
         self.skipped = SkippedSteps(self.scaler, self.device)
         self._vote = StopVote()
+        self._generators = [torch.default_generator]
+        if self.device.type == "cuda":
+            self._generators.append(torch.cuda.default_generators[self.device.index])
         self._grad_norm: Tensor | None = None
         self._saved: tuple[int, int] | None = None
 
@@ -91,7 +96,9 @@ class Run:
     def seed_slot(self, micro_batch: int) -> None:
         """Seed what depends on the step and not on one sample, such as dropout."""
         slot = self.arithmetic.slot(micro_batch, self.rank)
-        torch.manual_seed(seed_of(self.seed, int(Purpose.SLOT), self.step, slot))
+        seed = seed_of(self.seed, int(Purpose.SLOT), self.step, slot)
+        for generator in self._generators:  # torch.manual_seed asks every kind of device each time: half a millisecond
+            generator.manual_seed(seed)
 
     def log_is_due_after_step(self) -> bool:
         """Return whether the step under way will be logged."""
