@@ -55,7 +55,9 @@ def load(overrides: Sequence[str], *, config_dir: Path | None = None) -> Config:
         wrong = _keys_in_doubt(problems)
         told = {problem.path for problem in found}
         problems += [
-            problem for problem in found if not _rests_on(problem, wrong) and composed.copies.get(problem.path) not in told | wrong
+            _with_origin(problem, kept, config_dir)
+            for problem in found
+            if not _rests_on(problem, wrong) and composed.copies.get(problem.path) not in told | wrong
         ]
         rest = [text for text in kept if not _is_about(text, told)]
         if config is not None or len(rest) == len(kept):
@@ -161,6 +163,17 @@ def validate(tree: dict[str, Any]) -> tuple[Config | None, list[Problem]]:
         return Config.model_validate({key: value for key, value in tree.items() if key not in stray}), problems
     except ValidationError as error:
         return None, problems + problems_of(error)
+
+
+def _with_origin(problem: Problem, overrides: list[str], config_dir: Path | None) -> Problem:
+    """Say which experiment or debug file a problem comes from, if nobody typed the value."""
+    if not any(_is_about(text, {problem.path}) for text in overrides):
+        for text in overrides:
+            if text.partition("=")[0] in groups().keys() - Config.model_fields.keys():
+                without = _try([other for other in overrides if other != text], config_dir)
+                if isinstance(without, Composed) and problem.path not in {other.path for other in validate(without.tree)[1]}:
+                    return problem._replace(fix=f"{problem.fix} It is set by {text}.")
+    return problem
 
 
 def _keys_in_doubt(problems: list[Problem]) -> set[str]:

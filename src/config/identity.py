@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from functools import cache
 from typing import Any
 
 from src.config.problems import parts_of
@@ -57,13 +58,14 @@ def _flat(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, object]]:
             yield prefix + key, value
 
 
-def _under(key: str, roots: set[str]) -> bool:
+def _under(key: str, roots: Set[str]) -> bool:
     return any(key == root or key.startswith(f"{root}.") for root in roots)
 
 
-def _bookkeeping() -> set[str]:
-    return {
+@cache
+def _bookkeeping() -> frozenset[str]:
+    return frozenset(
         path
         for path, field in parts_of(Config)
         if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("bookkeeping")
-    }
+    )

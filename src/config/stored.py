@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from src.config.errors import ConfigError, Problem
+from src.config.overrides import parse_value
 from src.config.problems import problems_of
 from src.config.schema import Config
 
@@ -26,12 +26,11 @@ def load_stored(stored: dict[str, Any], overrides: Sequence[str]) -> Config:
     tree = OmegaConf.create(stored)
     problems = []
     for text in overrides:
-        try:
-            (override,) = OverridesParser.create().parse_overrides([text])
-            key, value = override.key_or_group, override.value()
-        except HydraException:
-            problems.append(Problem(text, None, "is not of the form key=value."))
+        parsed = parse_value(text)
+        if isinstance(parsed, Problem):
+            problems.append(parsed)
             continue
+        key, value = parsed
         if isinstance(stored.get(key), dict):
             problems.append(Problem(key, value, f"cannot be exchanged as a whole. Set its values: {key}.<key>=..."))
             continue
@@ -39,7 +38,10 @@ def load_stored(stored: dict[str, Any], overrides: Sequence[str]) -> Config:
             for folder in ("data.train_path", "data.val_path"):
                 moved = str(OmegaConf.select(tree, folder)).replace(str(OmegaConf.select(tree, key)), str(value), 1)
                 OmegaConf.update(tree, folder, moved)
-        OmegaConf.update(tree, key, value, force_add=True)
+        try:
+            OmegaConf.update(tree, key, value, force_add=True)
+        except OmegaConfBaseException:
+            problems.append(Problem(key, value, "is not of the shape that the key has in the stored configuration."))
     plain = OmegaConf.to_container(tree)
     try:
         config = Config.model_validate(plain)

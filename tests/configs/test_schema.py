@@ -1,0 +1,80 @@
+"""Every knob is read by code, or it does not exist; and no default stands in code."""
+
+import ast
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from src.config import Config
+from src.config.problems import choice_key, parts_of
+
+SRC = Path(__file__).resolve().parents[2] / "src"
+# The name of a choice whose group has one class only: it says in config.yaml which file was taken, and decides nothing.
+LABELS = {choice_key(group) for group, field in Config.model_fields.items() if field.discriminator is None}
+# Pydantic reads these to choose the class, and the code matches on the class.
+CHOOSERS = {choice_key(group) for group, field in Config.model_fields.items() if field.discriminator is not None}
+# Read by src/config itself, which answers with the run's name.
+BY_IDENTITY = {"run_name"}
+# Read by conf/ alone: the two folders below it are made of it. It is also shown in the message that names a missing folder.
+BY_CONF_ALONE = {"data.path"}
+KEYS = dict(parts_of(Config))
+
+
+def reads() -> set[tuple[str, str]]:
+    """Return every (what it is read from, attribute) outside src/config: `config.data.workers` gives ("data", "workers").
+
+    getattr with a literal name and the keywords of a class pattern are reads as well.
+    """
+    found: set[tuple[str, str]] = set()
+    for file in SRC.rglob("*.py"):
+        if SRC / "config" in file.parents:
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            match node:
+                case ast.Attribute(value=owner, attr=name, ctx=ast.Load()):
+                    found.add((last_word(owner), name))
+                case ast.Call(func=ast.Name(id="getattr"), args=[owner, ast.Constant(value=str(name)), *_]):
+                    found.add((last_word(owner), name))
+                case ast.match_case(pattern=ast.MatchClass(kwd_attrs=names)):
+                    found |= {("config", name) for name in names}
+                case _:
+                    pass
+    return found
+
+
+def last_word(owner: ast.expr) -> str:
+    match owner:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name.lstrip("_")
+        case _:
+            return ""
+
+
+READS = reads()
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if key not in LABELS | CHOOSERS | BY_IDENTITY | BY_CONF_ALONE])
+def test_a_knob_is_read_by_code(key: str) -> None:
+    group, _, name = key.rpartition(".")
+    assert READS & {(owner, name) for owner in ("config", group)}, f"nothing in src/ reads {key}"
+
+
+@pytest.mark.parametrize("key", sorted(BY_CONF_ALONE))
+def test_an_exception_is_used_by_conf(key: str) -> None:
+    assert any(f"${{{key}}}" in file.read_text() for file in (SRC.parent / "conf").glob("**/*.yaml"))
+
+
+def test_a_label_belongs_to_a_group_of_one_class() -> None:
+    assert LABELS & KEYS.keys() == {"augment.name", "track.name"}
+    for key in LABELS & KEYS.keys():
+        assert all(isinstance(choice, str) for choice in get_args(KEYS[key].annotation))
+
+
+@pytest.mark.parametrize("key", list(KEYS))
+def test_no_default_stands_in_code(key: str) -> None:
+    assert KEYS[key].is_required()
+
+
+def test_the_walk_sees_every_alternative() -> None:
+    assert {"optim.betas", "optim.nesterov", "data.num_train", "data.train_path", "model.kwargs", "track.progress"} <= KEYS.keys()
