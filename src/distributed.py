@@ -197,7 +197,7 @@ def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
     return wrapped
 
 
-def _mean_in_rank_order(_: object, bucket: Any) -> torch.futures.Future[Tensor]:
+def _mean_in_rank_order(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
     """Average a bucket so that the order of addition does not depend on where in the bucket an element lies.
 
     Gloo's ring adds each chunk in another order of ranks, and DDP lays its buckets out anew after a process's first step, so from

@@ -54,7 +54,7 @@ def check_and_plan(config: Config, place: Place, train: Source, val: Source) -> 
         "steps": f"{arithmetic.total_steps:,} = {config.epochs} epochs x {arithmetic.steps_per_epoch:,}",
         "learning rate": f"{first:.4g} first, {mid:.4g} at step {middle:,}, {last:.4g} last",
         "parameters": f"{parameters:,}",
-        "FLOPs": f"{flops / 1e9:.3g} G an image forward at {image_size} px; {total_flops / 1e18:.3g} E for the run",
+        "arithmetic": f"{flops / 1e9:.3g} GFLOP an image forward (2 a multiply-add) at {image_size} px; {total_flops / 1e18:.3g} EFLOP for the run",
         "memory a rank": f"about {memory / 2**30:.2f} GiB",
         "  weights and states": f"{fixed / 2**30:.2f} GiB with gradients and optimizer",
         "  activations": f"{saved / 2**20:.1f} MiB an image",

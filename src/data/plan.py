@@ -64,7 +64,8 @@ class EpochPlan:
         if block != self._block_number:
             self._block_number, self._block = block, self._draw(block)
         first = step_in_block * self._batch_size + slot * self._local_batch_size
-        plan = BatchPlan(*(part[first : first + self._local_batch_size] for part in self._block))
+        own, block_plan = slice(first, first + self._local_batch_size), self._block
+        plan = BatchPlan(block_plan.ids[own], block_plan.keys[own], block_plan.crops[own], block_plan.flips[own])
         assert len(plan.ids) == self._local_batch_size, "asked for a step beyond the epoch"
         return plan
 
