@@ -172,7 +172,7 @@ def _with_origin(problem: Problem, overrides: list[str], config_dir: Path | None
             if text.partition("=")[0] in groups().keys() - Config.model_fields.keys():
                 without = _try([other for other in overrides if other != text], config_dir)
                 if isinstance(without, Composed) and problem.path not in {other.path for other in validate(without.tree)[1]}:
-                    return problem._replace(fix=f"{problem.fix} It is set by {text}.")
+                    return problem._replace(fix=f"{problem.fix} This comes with {text}.")
     return problem
 
 

@@ -116,7 +116,7 @@ def test_nothing_is_told_of_a_value_that_nobody_typed(overrides: list[str], only
 def test_a_value_that_an_experiment_sets_is_told_with_the_experiment() -> None:
     lines = told("experiment=demo", "optim=adam", "optim.eps=0")
     assert "optim.eps = 0: must be more than 0." in lines
-    assert "optim.nesterov = true: no key of optim=adam; it belongs to optim=sgd. It is set by experiment=demo." in lines
+    assert "optim.nesterov = true: no key of optim=adam; it belongs to optim=sgd. This comes with experiment=demo." in lines
 
 
 def test_a_wrong_choice_does_not_hide_a_wrong_value_in_its_group() -> None:
