@@ -12,7 +12,7 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """Replace a file's content: temporary file in the same folder, flush, fsync, rename, fsync of the folder.
 
     Raises:
-        OSError: nothing has changed then, and no temporary file is left.
+        OSError: the old content stands then (or the new, if only the last fsync failed), and no temporary file is left.
     """
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY_PREFIX)
     try:
@@ -39,9 +39,11 @@ def link_atomically(source: Path, target: Path) -> None:
     except OSError:
         write_atomically(target, source.read_bytes())
         return
-    os.replace(temporary, target)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)  # renaming a file onto its own other name does nothing and leaves both
+    try:
+        os.replace(temporary, target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)  # renaming a file onto its own other name does nothing and leaves both
     sync_folder(target.parent)
 
 

@@ -58,7 +58,8 @@ def parameter_groups(model: nn.Module, *, weight_decay: float, decay_norms_and_b
         for name, parameter in module.named_parameters(recurse=False):
             if parameter in decayed or parameter in kept or not parameter.requires_grad:
                 continue
-            exempt = not decay_norms_and_biases and (isinstance(module, _NORMS) or name == "bias")
+            bias = name.startswith("bias") or name.endswith("bias")  # also in_proj_bias of attention, bias_ih_l0 of an LSTM
+            exempt = not decay_norms_and_biases and (isinstance(module, _NORMS) or bias)
             (kept if exempt else decayed)[parameter] = None
     groups = [{"params": list(decayed), "weight_decay": weight_decay}, {"params": list(kept), "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]

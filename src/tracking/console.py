@@ -24,7 +24,7 @@ def start_console(*, speaks: bool) -> Console:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     logger.remove()
     logger.add(
-        lambda message: console.print(Text.from_ansi(str(message)), end=""),
+        lambda message: console.print(Text.from_ansi(str(message).rstrip("\n"))),  # rich < 14.1 drops the last line break itself
         level="INFO" if speaks else "ERROR",
         format=_FORMAT,
         colorize=console.is_terminal,

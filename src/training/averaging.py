@@ -114,8 +114,9 @@ def evaluation_weights(model: nn.Module, average: Average, recalibration: Iterat
 
 
 def own_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """Copy this rank's buffers (BatchNorm statistics) to the CPU."""
-    return {name: buffer.detach().cpu().clone() for name, buffer in model.named_buffers()}
+    """Copy this rank's buffers (BatchNorm statistics) to the CPU, those that a state dict holds."""
+    persistent = model.state_dict().keys()
+    return {name: buffer.detach().cpu().clone() for name, buffer in model.named_buffers() if name in persistent}
 
 
 def mean_of_buffers(of_ranks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -132,9 +133,10 @@ def mean_of_buffers(of_ranks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_buffers(model: nn.Module, values: dict[str, Tensor]) -> None:
-    """Set the model's buffers."""
+    """Set the model's buffers that are given."""
     for name, buffer in model.named_buffers():
-        buffer.copy_(values[name])
+        if name in values:
+            buffer.copy_(values[name])
 
 
 @torch.no_grad()

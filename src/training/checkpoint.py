@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -22,6 +23,8 @@ SCHEMA = 1
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 _REGISTER, _COMING = "checkpoints.json", "coming"
 _MOST_FAILURES = 3
+
+Register = dict[str, dict[str, Any]]  # file name -> {"sha256", "step"}
 
 
 class CheckpointError(Exception):
@@ -71,6 +74,8 @@ class Checkpoints:
         require_finite(state)
         data = serialise(state)
         register = self._register()
+        if _COMING in register:  # the save before died or failed on its way: see how far it came
+            register = self._found(register)
         last, previous = self.folder / LAST, self.folder / PREVIOUS
         entry = {"sha256": hashlib.sha256(data).hexdigest(), "step": state["step"]}
         self._write_register({**register, _COMING: entry})
@@ -87,10 +92,10 @@ class Checkpoints:
             if step == state["step"]:
                 link_atomically(last, self.folder / name)
                 register[name] = register[LAST]
-        self._write_register({name: entry for name, entry in register.items() if name in {LAST, PREVIOUS, *wanted}})
         for stale in self.folder.glob("*-epoch-*-val_acc1-*.ckpt"):
             if stale.name not in wanted:
                 stale.unlink(missing_ok=True)
+        self._write_register({name: entry for name, entry in register.items() if name in {LAST, PREVIOUS, *wanted}})
 
     def find_newest(self) -> Path | None:
         """Return the newest valid checkpoint, or None in a new run's folder. Damaged files are passed over, loudly.
@@ -98,38 +103,49 @@ class Checkpoints:
         Raises:
             CheckpointError: if there are checkpoints but none is valid.
         """
-        steps = {entry["sha256"]: int(entry["step"]) for entry in self._register().values()}
-        valid: dict[Path, int] = {}
-        self._damaged = set()
-        files = sorted(self.folder.glob("*.ckpt"))
-        hashes: dict[int, str] = {}  # by inode: names of one file are read once
-        for path in files:
-            inode = path.stat().st_ino
-            if inode not in hashes:
-                hashes[inode] = hashlib.sha256(path.read_bytes()).hexdigest()
-            if hashes[inode] in steps:
-                valid[path] = steps[hashes[inode]]
-            else:
-                self._damaged.add(path.name)
-                logger.warning(f"{path} is damaged: its sha256 is not in {_REGISTER}. Passed over.")
-        if files and not valid:
+        found = self._found(self._register())
+        if not found and self.has_any():
             raise CheckpointError(
                 f"no checkpoint in {self.folder} is valid (see the warnings above). Restore one from a copy, "
                 "or choose another run_name to start anew."
             )
-        return max(valid, key=lambda path: valid[path], default=None)
+        newest = max(found, key=lambda name: int(found[name]["step"]), default=None)
+        return None if newest is None else self.folder / newest
 
     def has_any(self) -> bool:
         """Return whether the folder holds a checkpoint, valid or not."""
         return any(self.folder.glob("*.ckpt"))
 
-    def _register(self) -> dict[str, dict[str, Any]]:
-        try:
-            return cast(dict[str, dict[str, Any]], json.loads((self.folder / _REGISTER).read_text()))
-        except (FileNotFoundError, ValueError):
-            return {}
+    def _found(self, register: Register) -> Register:
+        """Read every file, and return the entries of those whose content is known. The others are told, and noted as damaged."""
+        known = {entry["sha256"]: entry for entry in register.values()}
+        found: Register = {}
+        self._damaged = set()
+        hashes: dict[int, str] = {}  # by inode: names of one file are read once
+        for path in sorted(self.folder.glob("*.ckpt")):
+            inode = path.stat().st_ino
+            if inode not in hashes:
+                hashes[inode] = hashlib.sha256(path.read_bytes()).hexdigest()
+            if hashes[inode] in known:
+                found[path.name] = known[hashes[inode]]
+            else:
+                self._damaged.add(path.name)
+                logger.warning(f"{path} is damaged: its sha256 is not in {_REGISTER}. Passed over.")
+        return found
 
-    def _write_register(self, register: Mapping[str, Any]) -> None:
+    def _register(self) -> Register:
+        file = self.folder / _REGISTER
+        try:
+            register = json.loads(file.read_text())
+            if all(isinstance(entry["sha256"], str) and isinstance(entry["step"], int) for entry in register.values()):
+                return cast(Register, register)
+        except (FileNotFoundError, ValueError, AttributeError, TypeError, KeyError):
+            pass
+        if self.has_any():
+            logger.warning(f"{file} is missing or damaged. Each checkpoint is checked by the CRC-32 it carries instead.")
+        return {path.name: entry for path in self.folder.glob("*.ckpt") if (entry := entry_of(path)) is not None}
+
+    def _write_register(self, register: Register) -> None:
         write_atomically(self.folder / _REGISTER, json.dumps(register, indent=1).encode())
 
 
@@ -155,6 +171,18 @@ def parse(data: bytes, path: Path) -> dict[str, Any]:
         found = state.get("schema") if isinstance(state, dict) else type(state).__name__
         raise CheckpointError(f"{path} is no checkpoint of schema {SCHEMA} (found: {found}). Use the version that wrote it.")
     return cast(dict[str, Any], state)
+
+
+def entry_of(path: Path) -> dict[str, Any] | None:
+    """Make a file's entry in the register anew, or None if its content does not match the CRC-32 that torch.save wrote."""
+    data = path.read_bytes()
+    try:
+        state = parse(data, path)
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            intact = archive.testzip() is None
+    except (CheckpointError, zipfile.BadZipFile):
+        return None
+    return {"sha256": hashlib.sha256(data).hexdigest(), "step": state["step"]} if intact else None
 
 
 def load_file(path: Path) -> dict[str, Any]:

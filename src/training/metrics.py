@@ -42,7 +42,7 @@ def hits(logits: Tensor, labels: Tensor) -> Tensor:
 @cache
 def _constants(num_classes: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the classes, and how many must be exceeded behind a label that is among the first 1 and the first 5."""
-    return torch.arange(num_classes, device=device), torch.tensor([num_classes - 1, num_classes - 5], device=device)
+    return torch.arange(num_classes, device=device), torch.tensor([num_classes - 1, max(0, num_classes - 5)], device=device)
 
 
 class Meter:

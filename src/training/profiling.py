@@ -28,7 +28,7 @@ def profiling(steps: int, folder: Path) -> Iterator[Callable[[], None]]:
     def write(done: profiler.profile) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         done.export_chrome_trace(str(folder / "trace.json"))
-        order = "self_cuda_time_total" if on_gpu else "self_cpu_time_total"
+        order = "self_device_time_total" if on_gpu else "self_cpu_time_total"
         table = done.key_averages().table(sort_by=order, row_limit=20)
         (folder / "operations.txt").write_text(table)
         logger.info(f"profile of {steps} steps in {folder}\n{table}")
