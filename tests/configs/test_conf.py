@@ -1,5 +1,6 @@
 """Every file of conf/ composes alone, says only what the schema knows, and what it says arrives."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def test_a_file_begins_with_what_selects_it(file: Path) -> None:
     lines = [line for line in file.read_text().splitlines() if not line.startswith("# @package")]
     assert lines[0].startswith("# ")
     if group in groups() and group != "experiment" and not file.stem.startswith("_") and file.stem != "torchvision":
-        assert lines[0].startswith(f"# {group}={file.stem}")
+        assert re.match(rf"# {group}={file.stem}\b", lines[0])
 
 
 def test_every_key_of_the_schema_has_its_default_in_conf() -> None:

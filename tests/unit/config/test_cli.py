@@ -50,7 +50,9 @@ def test_cfg_prints_what_would_be_validated(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit) as caught:
         parse(["--cfg", "job", "optim=sf_sgd", "data.path=/x"], door="src.train", about="x")
     assert caught.value.code == 0
-    tree = yaml.safe_load(capsys.readouterr().out)
+    out = capsys.readouterr().out
+    assert out.startswith("seed: 0\nepochs: 90\n")
+    tree = yaml.safe_load(out)
     assert (tree["average"]["name"], tree["data"]["train_path"], tree["epochs"]) == ("schedule_free", "/x/train", 90)
 
 

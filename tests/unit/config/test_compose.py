@@ -86,7 +86,7 @@ def test_null_takes_an_earlier_choice_back(group: str) -> None:
 
 
 def test_a_users_own_groups_stand_beside_ours(tmp_path: Path) -> None:
-    own = tmp_path / "my groups"
+    own = tmp_path / "my groups, old (1)"
     (own / "experiment").mkdir(parents=True)
     (own / "optim").mkdir()
     (own / "optim" / "hot.yaml").write_text("defaults: [sgd, _self_]\npeak_lr: 2.0\n")
@@ -160,3 +160,4 @@ def test_what_does_not_fit_a_stored_configuration_is_told_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         load_stored(stored, ["model=resnet18", "seed=1,2", "epochs", "data.path=/x", "eval_batch_size=0"])
     assert [problem.path for problem in caught.value.problems] == ["model", "seed", "epochs", "eval_batch_size", "data.path"]
+    assert "seed = '1,2': several values" in str(caught.value)
