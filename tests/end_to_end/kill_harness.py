@@ -1,0 +1,183 @@
+"""Kill a training with SIGKILL at random instants, start it again by the same command, and compare its end with an undisturbed one.
+
+    python -m tests.end_to_end.kill_harness --kills 10 --ranks 1 2 --optimizers sgd adam adamw sf_sgd sf_adamw
+
+The last line is JSON: runs, kills, lost, unequal, seconds.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from src.training.checkpoint import load_file
+from tests.training.conftest import differing
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = (
+    *("data=synthetic", "data.num_train=650", "data.num_val=100", "data.stored_size=16", "data.image_size=16", "data.resize_size=18"),
+    *("model=small_resnet", "model.width=4", "model.stem_stride=2", "batch_size=32", "epochs=5", "schedule.warmup_epochs=1"),
+    *("save_every_steps=3", "track.log_every_steps=4", "keep_top_k=2", "eval_batch_size=10"),
+)
+OPTIMIZERS = ("sgd", "adam", "adamw", "sf_sgd", "sf_adamw")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--optimizers", nargs="+", default=OPTIMIZERS)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    start, kills, lost, unequal, runs = time.monotonic(), 0, 0, 0, 0
+    moments: dict[str, int] = {}
+    for ranks in options.ranks:
+        for name in options.optimizers:
+            with tempfile.TemporaryDirectory() as folder:
+                outcome = kill_and_compare(Path(folder), (f"optim={name}",), ranks=ranks, kills=options.kills, seed=options.seed)
+            runs, kills = runs + 1, kills + outcome["kills"]
+            lost, unequal = lost + outcome["lost"], unequal + bool(outcome["unequal"])
+            for moment in outcome["moments"]:
+                moments[moment] = moments.get(moment, 0) + 1
+            print(f"{name} on {ranks}: {outcome}", file=sys.stderr, flush=True)
+    seconds = round(time.monotonic() - start)
+    print(json.dumps({"runs": runs, "kills": kills, "lost": lost, "unequal": unequal, "moments": moments, "seconds": seconds}))
+    return int(lost + unequal > 0)
+
+
+def kill_and_compare(folder: Path, settings: tuple[str, ...], *, ranks: int, kills: int, seed: int) -> dict[str, Any]:
+    """Train once undisturbed and once killed so often; return what happened, with every difference by name."""
+    whole = Training(folder, "whole", settings, ranks)
+    whole.start()
+    seconds = whole.finish()
+    hurt = Training(folder, "hurt", settings, ranks)
+    chance = random.Random(f"{seed} {settings} {ranks}")
+    moments = []
+    for _ in range(kills):
+        hurt.start()
+        hurt.wait_until_it_trains()
+        # Short enough that the run is not over before the last kill; now and then before it trains at all.
+        time.sleep(chance.uniform(0, 2 * seconds / kills))
+        if not hurt.is_running():
+            hurt.finish()
+            break
+        moments.append(hurt.moment())
+        hurt.kill()
+    hurt.start()
+    try:
+        hurt.finish()
+    except AssertionError as error:
+        return {"kills": len(moments), "lost": 1, "unequal": [str(error)], "moments": moments}
+    return {"kills": len(moments), "lost": 0, "unequal": compare(whole.folder, hurt.folder), "moments": moments}
+
+
+class Training:
+    """One run and the processes that work on it."""
+
+    def __init__(self, runs_dir: Path, name: str, settings: tuple[str, ...], ranks: int) -> None:
+        self.folder = runs_dir / name
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
+        self._mark = f"run_name={name}"
+        self._command = [sys.executable, *launcher, "-m", "src.train", *SETTINGS, *settings, f"runs_dir={runs_dir}", self._mark]
+        self._runs_dir = str(runs_dir)
+        self._log = runs_dir / f"{name}.log"
+
+    def start(self) -> None:
+        self._rows_before = self._rows()
+        settings = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        with open(self._log, "ab") as log:
+            self._process = subprocess.Popen(self._command, cwd=ROOT, env=settings, stdout=subprocess.PIPE, stderr=log, text=True)
+
+    def wait_until_it_trains(self) -> None:
+        """Wait until status.json is this process's, which is just before the first step."""
+        status = self.folder / "status.json"
+        before = status.stat().st_mtime_ns if status.exists() else 0
+        while self.is_running():
+            if status.exists() and status.stat().st_mtime_ns != before:
+                return
+            time.sleep(0.005)
+
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def finish(self) -> float:
+        """Wait for the end; return the seconds of training."""
+        out, _ = self._process.communicate(timeout=240)
+        assert self._process.returncode == 0, self._log.read_text()[-2000:]
+        assert json.loads(out.splitlines()[-1])["status"] == "finished"
+        rows = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+        epochs = [row for row in rows if row["kind"] == "epoch"]
+        return max(1.0, sum(row["time/epoch_seconds"] + row["time/eval_seconds"] for row in epochs) * 2)
+
+    def moment(self) -> str:
+        """Say what the run is doing, as far as its files tell."""
+        names = [path.name for path in (self.folder / "checkpoints").glob(".writing-*")] if self.folder.exists() else []
+        if names:
+            return "in a save"
+        rows = self._rows()
+        if len(rows) <= len(self._rows_before):
+            return "starting or before the first log"
+        last = json.loads(rows[-1])
+        return "at an epoch's end" if last["kind"] == "train" and last["step"] % 20 == 0 else "in training"
+
+    def kill(self) -> None:
+        """SIGKILL every process of the run, and wait until they are gone."""
+        while pids := self._pids():
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=0.05)
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    def _rows(self) -> list[str]:
+        file = self.folder / "metrics.jsonl"
+        return file.read_text().splitlines() if file.exists() else []
+
+    def _pids(self) -> list[int]:
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal():
+                with contextlib.suppress(OSError):
+                    words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                    if self._mark in words and f"runs_dir={self._runs_dir}" in words:
+                        found.append(int(entry.name))
+        return found
+
+
+def compare(whole: Path, hurt: Path) -> list[str]:
+    """Name every difference between two finished runs: checkpoints, their names, and all rows but for times."""
+    names = [sorted(path.name for path in (run / "checkpoints").glob("*.ckpt")) for run in (whole, hurt)]
+    if names[0] != names[1]:
+        return [f"checkpoints {names[0]} and {names[1]}"]
+    found = []
+    for name in names[0]:
+        if name == "previous.ckpt":  # the save before the last: after a kill another one
+            continue
+        states = [load_file(run / "checkpoints" / name) for run in (whole, hurt)]
+        for state in states:  # the names differ on purpose
+            state["config"]["run_name"] = state["config"]["runs_dir"] = None
+        found += [f"{name}{place}" for place in differing(*states)]
+    rows = [[without_times(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (whole, hurt)]
+    if rows[0] != rows[1]:
+        found.append(f"metrics.jsonl: {[pair for pair in zip(*rows, strict=False) if pair[0] != pair[1]][:2]}")
+    return found
+
+
+def without_times(row: dict[str, Any]) -> dict[str, Any]:
+    """Leave away what a clock measured."""
+    return {key: value for key, value in row.items() if not key.startswith(("time/", "memory/"))}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
