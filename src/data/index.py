@@ -66,8 +66,7 @@ class FolderIndex:
         """Read the headers of these samples, in threads."""
         chunks = [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
         done = 0
-        pool = ThreadPoolExecutor(threads)
-        try:
+        with ThreadPoolExecutor(threads) as pool:
             for chunk, headers in zip(chunks, pool.map(self._headers_of, chunks), strict=True):
                 for index, header in zip(chunk.tolist(), headers, strict=True):
                     self.sizes[index] = header.width, header.height
@@ -75,8 +74,6 @@ class FolderIndex:
                         self.faults[index] = header.fault
                 done += len(chunk)
                 progress(done, len(ids))
-        finally:
-            pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for a million headers
 
     def _headers_of(self, ids: NDArray[np.int64]) -> list[Header]:
         return [read_header(self.path(index)) for index in ids.tolist()]

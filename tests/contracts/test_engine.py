@@ -48,6 +48,7 @@ def check(source, batches, plans: list[BatchPlan], geometry: Geometry) -> None:
     for number, batch in enumerate(batches):
         plan = plans[number]
         assert batch.plan is plan
+        assert batch.images.shape == (len(plan.ids), 3, geometry.image_size, geometry.image_size)
         assert batch.labels.tolist() == source.labels[plan.ids].tolist()
         for row, index in enumerate(plan.ids.tolist()):
             expected = reference(source.read(index), plan.crops[row].tolist(), bool(plan.flips[row]), geometry)

@@ -47,6 +47,11 @@ def test_uniforms_never_change(key, purpose, n, expected):
     assert float(uniform(key, purpose, n)) == expected == (slow_hash(key, int(purpose), n) >> 11) / 2**53
 
 
+@pytest.mark.parametrize("words", [(), (0,), (-3,), (2**64 - 1, 5), (7, 7, 2**40, 0), (2**63 - 1, -1, 12)])
+def test_a_seed_is_half_of_the_hash(words):
+    assert seed_of(*words) == int(hash_words(*words)) >> 1
+
+
 def test_seeds_never_change():
     assert (seed_of(0), seed_of(1, 2, 3)) == (8147104208329303767, 3851293329796251419)
 

@@ -80,10 +80,12 @@ def test_links_are_followed(tmp_path, opened):
     store = write_files(tmp_path / "store", {"0.png": encode("png", 6, 5), "bees/1.png": encode("png", 8, 7)})
     (tmp_path / "train" / "ant").mkdir(parents=True)
     (tmp_path / "train" / "ant" / "0.png").symlink_to(store / "0.png")
+    (tmp_path / "train" / "ant" / "more").symlink_to(store / "bees")
     (tmp_path / "train" / "bee").symlink_to(store / "bees")
     index, _ = opened(tmp_path / "train")
     assert index.classes == ("ant", "bee")
-    assert index.sizes.tolist() == [[6, 5], [8, 7]]
+    assert names_of(index) == ["ant/0.png", "ant/more/1.png", "bee/1.png"]
+    assert index.sizes.tolist() == [[6, 5], [8, 7], [8, 7]]
 
 
 def test_an_empty_class_keeps_its_label(tmp_path, opened):
