@@ -1,5 +1,8 @@
 """What the tests of the training room share: what was said, a configuration from words, and a state small enough to save often."""
 
+import errno
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -7,10 +10,12 @@ import pytest
 import torch
 from loguru import logger
 
+from src import files
 from src.config import Config, load
 
 MakeState = Callable[..., dict[str, Any]]
 Configure = Callable[..., Config]
+CALLS = ("replace", "link", "unlink", "fsync", "fchmod", "open")  # mkstemp and pathlib go through these, too
 
 
 @pytest.fixture
@@ -42,3 +47,82 @@ def make_state() -> MakeState:
         return {"schema": 1, "step": step, "model": weights, "optimizer": optimizer, "history": [], **more}
 
     return make
+
+
+class Killed(BaseException):
+    """The process is dead: nothing that it would have done afterwards happens."""
+
+
+class System:
+    """Counts system calls, and lets one fail, or the process die there.
+
+    Args:
+        at: the number of the call, from 0; before that, all is well.
+        kind: "error" lets that call alone fail, "kill" that one and all that follow, so that no clean-up runs.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.seen: list[str] = []
+        self.at, self.kind = -1, "error"
+        self.calls, self.killed = {*CALLS, "write"}, Killed
+        patch.setattr(tempfile, "_get_candidate_names", lambda: iter("abcdefgh"))
+        for name in CALLS:
+            patch.setattr(os, name, self._faulty(name, getattr(os, name)))
+        patch.setattr(files, "open", self._open, raising=False)
+
+    def arm(self, at: int, kind: str) -> None:
+        """Count anew, and fail at a call."""
+        self.seen, self.at, self.kind = [], at, kind
+
+    def disarm(self) -> None:
+        """Let all go well."""
+        self.at = -1
+
+    def call(self, name: str) -> None:
+        """Count a call, and fail if it is its turn."""
+        number = len(self.seen)
+        self.seen.append(name)
+        if self.at >= 0 and self.kind == "kill" and number >= self.at:
+            raise Killed(name)
+        if number == self.at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def _faulty(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.call(name)
+            return real(*args, **kwargs)
+
+        return call
+
+    def _open(self, descriptor: int, mode: str) -> Any:
+        file = open(descriptor, mode, buffering=0)  # noqa: SIM115 (the caller closes it)
+        system = self
+
+        class HalfWritten:
+            """A file of which only the first half is written when it fails."""
+
+            def __enter__(self) -> "HalfWritten":
+                return self
+
+            def __exit__(self, *_: object) -> None:
+                file.close()
+
+            def write(self, data: bytes) -> None:
+                file.write(data[: len(data) // 2])
+                system.call("write")
+                file.write(data[len(data) // 2 :])
+
+            def flush(self) -> None:
+                file.flush()
+
+            def fileno(self) -> int:
+                return file.fileno()
+
+        return HalfWritten()
+
+
+@pytest.fixture
+def system() -> Iterator[System]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)  # a test needs no disk
+        yield System(patch)
