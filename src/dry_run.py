@@ -44,7 +44,7 @@ def check_and_plan(config: Config, place: Place, train: Source, val: Source) -> 
 
     memory = fixed + saved * arithmetic.local_batch_size
     total_rate = rate * place.world.size
-    total_flops = 3 * flops * len(train) * config.epochs  # the backward costs about two forwards
+    total_flops = 3 * flops * len(train) * config.epochs
     first, mid, last = (peak * lr_factor(step) for step in (0, middle, arithmetic.total_steps - 1))
     rows = {
         "run": run_name(config),
@@ -54,7 +54,8 @@ def check_and_plan(config: Config, place: Place, train: Source, val: Source) -> 
         "steps": f"{arithmetic.total_steps:,} = {config.epochs} epochs x {arithmetic.steps_per_epoch:,}",
         "learning rate": f"{first:.4g} first, {mid:.4g} at step {middle:,}, {last:.4g} last",
         "parameters": f"{parameters:,}",
-        "arithmetic": f"{flops / 1e9:.3g} GFLOP an image forward (2 a multiply-add) at {image_size} px; {total_flops / 1e18:.3g} EFLOP for the run",
+        "arithmetic": f"{flops / 1e9:.3g} GFLOP an image forward at {image_size} px, two a multiply-add",
+        "  in all": f"{total_flops / 1e18:.3g} EFLOP, a backward taken for two forwards",
         "memory a rank": f"about {memory / 2**30:.2f} GiB",
         "  weights and states": f"{fixed / 2**30:.2f} GiB with gradients and optimizer",
         "  activations": f"{saved / 2**20:.1f} MiB an image",

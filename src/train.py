@@ -40,8 +40,6 @@ def sweep(line: CommandLine) -> int:
         exit_with(ConfigError("the command line", [Problem("--multirun", None, fix)]))
     try:
         points = expand_sweep(line.overrides, config_dir=line.config_dir)
-        for point in points:
-            load(point, config_dir=line.config_dir)
     except ConfigError as error:
         exit_with(error)
     more = ["--config-dir", str(line.config_dir)] if line.config_dir is not None else []

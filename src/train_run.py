@@ -108,6 +108,8 @@ def train(config: Config, place: Place, train_source: Source, val_source: Source
             outcome = fit_and_report(run, requests, path, folder)
             run.close()
             return outcome
+    except ConfigError:
+        raise  # refused before it began: the status of an earlier process stands
     except Exception as error:
         if folder is not None:
             folder.set_status("failed", error=str(error))

@@ -6,13 +6,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from loguru import logger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from src.batch import Record
+if TYPE_CHECKING:  # importing it would import torch, which preparing data has no use for
+    from src.batch import Record
 
 _FORMAT = "<dim>{time:HH:mm:ss}</dim> <level>{level: <7}</level> {message}"
 _COLUMNS = ("epoch", "time", "train loss", "acc1", "acc5", "val loss", "acc1", "acc5")
@@ -106,7 +108,7 @@ class ConsoleTracker:
         if self._bar is not None:
             self._bar.update(self._task, completed=step)
 
-    def log(self, record: Record) -> None:
+    def log(self, record: "Record") -> None:
         """Show a window as a line (on a terminal in the bar), an epoch as a row of the table."""
         values = record.values
         if record.kind == "epoch":
@@ -124,7 +126,7 @@ class ConsoleTracker:
         if self._bar is not None:
             self._bar.stop()
 
-    def _row(self, record: Record) -> None:
+    def _row(self, record: "Record") -> None:
         if not self._has_header:
             self._has_header = True
             logger.info("".join(f"{name:>{width}}" for name, width in zip(_COLUMNS, _WIDTHS, strict=True)))

@@ -10,7 +10,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
-    *("data=synthetic", "data.num_train=100", "data.num_val=53", "data.stored_size=16", "data.image_size=16", "data.resize_size=18"),
+    *(
+        "data=synthetic",
+        "data.num_train=100",
+        "data.num_val=53",
+        "data.stored_size=16",
+        "data.image_size=16",
+        "data.resize_size=18",
+    ),
     *("model=small_resnet", "model.width=4", "model.stem_stride=2", "batch_size=32", "epochs=2", "schedule.warmup_epochs=1"),
 )
 

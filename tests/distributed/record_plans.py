@@ -1,6 +1,6 @@
 """Train for real as one rank, and write down which images each slot of each step was given. Started by torchrun in a test.
 
-    torchrun --nproc_per_node=2 tests/distributed/record_plans.py <folder> <override> ...
+torchrun --nproc_per_node=2 tests/distributed/record_plans.py <folder> <override> ...
 """
 
 import json

@@ -23,7 +23,13 @@ def test_accumulation_equals_ranks(torchrun: Torchrun, tmp_path: Path, optimizer
     data_and_rest = [item for item in TINY if not item.startswith("model")]
     trained: dict[str, dict[str, Tensor]] = {}
     for name, ranks, cap in (("whole", 1, "null"), ("accumulated", 1, "16"), ("ranks", 2, "16"), ("both", 2, "8")):
-        more = (f"optim={optimizer}", f"runs_dir={tmp_path}", f"run_name={name}", f"max_local_batch_size={cap}", "max_grad_norm=0.5")
+        more = (
+            f"optim={optimizer}",
+            f"runs_dir={tmp_path}",
+            f"run_name={name}",
+            f"max_local_batch_size={cap}",
+            "max_grad_norm=0.5",
+        )
         torchrun(ranks, "-m", "src.train", *data_and_rest, *NO_NORM, *more)
         trained[name] = load_file(tmp_path / name / "checkpoints" / "last.ckpt")["model"]
     for name in ("accumulated", "ranks", "both"):

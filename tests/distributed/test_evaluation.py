@@ -12,7 +12,9 @@ from tests.distributed.conftest import TINY, Torchrun
 @pytest.mark.parametrize("optimizer", ["sgd", "sf_sgd"])
 def test_identical_on_1_2_3_and_5_ranks(torchrun: Torchrun, tmp_path: Path, optimizer: str) -> None:
     # Two ranks train, so that the statistics to evaluate at are a mean over ranks; few enough steps to leave some images wrong.
-    torchrun(2, "-m", "src.train", *TINY, "epochs=1", f"optim={optimizer}", f"runs_dir={tmp_path}", "run_name=r", "eval_batch_size=8")
+    torchrun(
+        2, "-m", "src.train", *TINY, "epochs=1", f"optim={optimizer}", f"runs_dir={tmp_path}", "run_name=r", "eval_batch_size=8"
+    )
     rows = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
     trained = next(row for row in rows if row["kind"] == "epoch")
     results: list[dict[str, Any]] = []

@@ -23,7 +23,14 @@ from tests.training.conftest import differing
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = (
-    *("data=synthetic", "data.num_train=650", "data.num_val=100", "data.stored_size=16", "data.image_size=16", "data.resize_size=18"),
+    *(
+        "data=synthetic",
+        "data.num_train=650",
+        "data.num_val=100",
+        "data.stored_size=16",
+        "data.image_size=16",
+        "data.resize_size=18",
+    ),
     *("model=small_resnet", "model.width=4", "model.stem_stride=2", "batch_size=32", "epochs=5", "schedule.warmup_epochs=1"),
     *("save_every_steps=3", "track.log_every_steps=4", "keep_top_k=2", "eval_batch_size=10"),
 )

@@ -18,7 +18,14 @@ from src.training.run import Run
 from src.training.stopping import StopRequests
 
 ALONE = World(0, 0, 1, 1, under_torchrun=False)
-SMALL = ("data=synthetic", "data.num_train=330", "data.num_val=50", "data.stored_size=16", "data.image_size=16", "data.resize_size=18")
+SMALL = (
+    "data=synthetic",
+    "data.num_train=330",
+    "data.num_val=50",
+    "data.stored_size=16",
+    "data.image_size=16",
+    "data.resize_size=18",
+)
 NET = ("model=small_resnet", "model.width=4", "model.stem_stride=2", "batch_size=32", "schedule.warmup_epochs=1")
 
 MakeRun = Callable[..., Run]

@@ -49,7 +49,9 @@ def plain_lr(name: str, peak: float, step: int) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / (TOTAL - WARMUP)))
 
 
-@pytest.mark.parametrize(("name", "clip"), [("sgd", None), ("sgd", 0.5), ("adam", None), ("adamw", None), ("sf_sgd", None), ("sf_adamw", None)])
+@pytest.mark.parametrize(
+    ("name", "clip"), [("sgd", None), ("sgd", 0.5), ("adam", None), ("adamw", None), ("sf_sgd", None), ("sf_adamw", None)]
+)
 def test_a_hundred_steps_equal_a_plain_loop(make_run: Any, name: str, clip: float | None) -> None:
     more = [f"max_grad_norm={clip}"] if clip else []
     run = make_run(f"optim={name}", f"epochs={EPOCHS}", "label_smoothing=0.1", "eval_every_epochs=1", "seed=3", *more)

@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from tests.training.conftest import copy_of, differing
 
 from src.training.loop import fit
 from src.training.resume import restore
 from src.training.stopping import Preempted
+from tests.training.conftest import copy_of, differing
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "sf_sgd", "sf_adamw")
 

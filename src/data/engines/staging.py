@@ -64,6 +64,8 @@ def _copied_ahead(hosts: Iterator[HostBatch], device: torch.device) -> Iterator[
                 free.append(_DeviceSlot(host, device))
                 slots += 1
             slot = free.popleft()
+            if len(slot.images) < len(host.labels):
+                slot = _DeviceSlot(host, device)
             ready.append((slot, *slot.fill(host, stream)))
             if len(ready) == _DEVICE_SLOTS - 1:
                 yield from _hand_over(ready.popleft(), free, device)
