@@ -159,6 +159,10 @@ def test_a_damaged_last_gives_way_to_the_one_before_with_a_warning(
     assert load_file(found)["step"] == 20
     assert said == [f"WARNING {saved.folder / 'last.ckpt'} is damaged: its sha256 is not in checkpoints.json. Passed over."]
     again.save(make_state(25), top(20, 10), top(20)[0])  # the damaged one must not become previous.ckpt
+    assert load_file(saved.folder / "previous.ckpt")["step"] == 20
+    said.clear()
+    assert newest_step(saved) == 25
+    assert said == []
     damage(saved.folder / "last.ckpt", how)
     assert newest_step(saved) == 20
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from src import files
 from src.training.checkpoint import Checkpoints, Kept, load_file
@@ -146,14 +147,15 @@ def test_a_full_disk_is_told_and_leaves_nothing_and_the_third_time_is_an_error(
 ) -> None:
     checkpoints = started(tmp_path, make_state)
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.ckpt")}
+    large = make_state(4, large=torch.zeros(100_000))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, limits[1]))  # the register fits, a checkpoint does not
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))  # what pytest writes fits, a checkpoint does not
     try:
         for _ in range(2):
-            save(checkpoints, make_state(4))
+            save(checkpoints, large)
             assert leftovers(tmp_path) == []
         with pytest.raises(OSError, match="File too large"):
-            save(checkpoints, make_state(4))
+            save(checkpoints, large)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert len(said) == 3

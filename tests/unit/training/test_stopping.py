@@ -31,11 +31,14 @@ def test_a_signal_is_noted_and_nothing_is_interrupted(requests: StopRequests, nu
         assert requests.interrupted is (number == signal.SIGINT)
 
 
-def test_a_signal_passed_on_by_the_launcher_is_the_same_request(requests: StopRequests) -> None:
+def test_a_signal_passed_on_by_the_launcher_is_the_same_request(requests: StopRequests, monkeypatch: pytest.MonkeyPatch) -> None:
+    exits: list[int] = []
+    monkeypatch.setattr(stopping.os, "_exit", exits.append)
     with requests.listening():
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGUSR1):
             os.kill(os.getpid(), number)
         assert requests.pending()
+    assert exits == []
 
 
 def test_the_old_handlers_come_back(requests: StopRequests) -> None:
