@@ -1,6 +1,6 @@
 """The composition root: from the configuration to live parts. The only file that knows every room."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, assert_never, cast
 
 import torch
@@ -54,9 +54,9 @@ def build_run(
     train: Source,
     val: Source,
     engines: Engines,
-    trackers: Sequence[Tracker],
+    trackers: list[Tracker],
     requests: StopRequests,
-    write_checkpoint: Callable[[Run], None],
+    write_checkpoint: Callable[[Run], bool],
     after_each_step: Callable[[], None],
 ) -> Run:
     """Put a run together at step 0."""

@@ -66,13 +66,14 @@ def train(config: Config, place: Place, train_source: Source, val_source: Source
     classes, stored_config = train_source.classes, config.model_dump(mode="json")
     model_name = str(getattr(config.model, "arch", config.model.name))
 
-    def write_checkpoint(run: Run) -> None:
+    def write_checkpoint(run: Run) -> bool:
         state = capture(run, config=stored_config, classes=classes)
-        if world.leads:
-            for tracker in jsonl:
-                tracker.sync()  # no row may be younger than the state that will not write it again
-            best = run.history.top(1, model_name)
-            checkpoints.save(state, run.history.top(config.keep_top_k, model_name), best[0] if best else None)
+        if not world.leads:
+            return True
+        for tracker in jsonl:
+            tracker.sync()  # no row may be younger than the state that will not write it again
+        best = run.history.top(1, model_name)
+        return checkpoints.save(state, run.history.top(config.keep_top_k, model_name), best[0] if best else None)
 
     trackers: list[Tracker] = []
     requests = StopRequests(path / "STOP")

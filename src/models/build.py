@@ -42,8 +42,8 @@ def _custom(config: CustomModel, num_classes: int) -> nn.Module:
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
         model = factory(num_classes=num_classes, **config.kwargs)
-    except (ImportError, AttributeError, TypeError) as error:
-        fix = f"cannot be called as {attribute}(num_classes={num_classes}, **model.kwargs): {error}"
+    except Exception as error:
+        fix = f"cannot be called as {attribute}(num_classes={num_classes}, **model.kwargs): {type(error).__name__}: {error}"
         raise ConfigError("the model", [Problem("model.factory", config.factory, fix)]) from error
     if not isinstance(model, nn.Module):
         raise ConfigError(

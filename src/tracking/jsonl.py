@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from loguru import logger
+
 from src.batch import Record
 from src.files import write_atomically
 
@@ -15,22 +17,38 @@ class JsonlTracker:
 
     def __init__(self, path: Path) -> None:
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed in close)
+        self._unwritten = b""
 
     def log(self, record: Record) -> None:
         """Write one row."""
         row = {"kind": record.kind, "step": record.step, "epoch": record.epoch, **record.values}
-        self._file.write(json.dumps(row).encode() + b"\n")
+        self._unwritten += json.dumps(row).encode() + b"\n"
+        self._write()
 
     def advance(self, step: int) -> None:
         """Do nothing."""
 
     def sync(self) -> None:
         """Wait until the rows are on disk."""
-        os.fsync(self._file.fileno())
+        self._write()
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            logger.warning(f"{self._file.name} cannot be made to last: {error}. A power failure could lose rows.")
 
     def close(self) -> None:
         """Close the file."""
+        self._write()
         self._file.close()
+
+    def _write(self) -> None:
+        """Write what is waiting. Where the disk is full it goes on waiting, for the next row."""
+        try:
+            while self._unwritten:
+                written = self._file.write(self._unwritten)
+                self._unwritten = self._unwritten[written:]
+        except OSError as error:
+            logger.warning(f"{self._file.name} cannot be written: {error}. Its rows wait in memory; free some space.")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

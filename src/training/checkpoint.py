@@ -51,7 +51,7 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.folder)
 
-    def save(self, state: Mapping[str, Any], kept: Sequence[Kept], best: Kept | None) -> None:
+    def save(self, state: Mapping[str, Any], kept: Sequence[Kept], best: Kept | None) -> bool:
         """Write the state as last.ckpt; the last one becomes previous.ckpt. Give it its further names, drop those not kept.
 
         A disk that is full, or fails, costs this checkpoint and a warning; the third failure in a row is raised.
@@ -60,15 +60,20 @@ class Checkpoints:
             state: tensors and plain containers.
             kept: the checkpoints to keep by accuracy. The one of this step, if there is one, is this state.
             best: the best so far, or None.
+
+        Returns:
+            Whether it was written.
         """
         try:
             self._save(state, kept, best)
-            self._failures = 0
         except OSError as error:
             self._failures += 1
             logger.warning(f"checkpoint of step {state['step']} not written: {error}. The one before stays; free some space.")
             if self._failures >= _MOST_FAILURES:
                 raise
+            return False
+        self._failures = 0
+        return True
 
     def _save(self, state: Mapping[str, Any], kept: Sequence[Kept], best: Kept | None) -> None:
         require_finite(state)
@@ -210,7 +215,9 @@ def require_finite(state: Any, path: str = "") -> None:
     """
     if isinstance(state, Tensor):
         if state.is_floating_point() and not bool(torch.isfinite(state).all()):
-            raise FloatingPointError(f"{path.lstrip('.')} is not finite: this state is not saved")
+            raise FloatingPointError(
+                f"{path.lstrip('.')} is not finite: this state is not saved. Lower optim.peak_lr, or set max_grad_norm=1.0"
+            )
     elif isinstance(state, Mapping):
         for key, value in state.items():
             require_finite(value, f"{path}.{key}")

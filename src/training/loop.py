@@ -22,6 +22,7 @@ def fit(run: Run) -> EvalResult:
 
     Raises:
         Preempted: asked to stop; the state is saved.
+        OSError: the last state could not be saved.
         FloatingPointError: loss or gradient is not finite, on any rank.
     """
     while True:
@@ -29,7 +30,7 @@ def fit(run: Run) -> EvalResult:
             if run.evaluation_is_due():
                 run.save()  # the training state first, so that a kill in evaluation loses nothing
                 run.record_epoch(run.evaluate())
-                run.save()
+                run.save(must=run.step == run.total_steps)
             else:
                 run.record_epoch(None)
         if run.step == run.total_steps:

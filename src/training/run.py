@@ -2,10 +2,11 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
+from loguru import logger
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
@@ -47,8 +48,8 @@ class Run:
     log_every_steps: int
     train_batches: Callable[[int, int], Iterator[Batch]]  # (epoch, first step in it) -> this rank's micro-batches
     measure: Callable[["Run"], EvalResult]
-    write_checkpoint: Callable[["Run"], None]
-    trackers: Sequence[Tracker]
+    write_checkpoint: Callable[["Run"], bool]  # returns whether it was written; ranks that write nothing return True
+    trackers: list[Tracker]
     requests: StopRequests
     after_each_step: Callable[[], None]  # the profiler's step, or nothing
     step: int = 0
@@ -122,14 +123,21 @@ class Run:
         if at_end or self.step % self.log_every_steps == 0:
             self._log_window()
         if stopping or self.step % self.save_every_steps == 0:
-            self.save()
+            self.save(must=stopping)
 
-    def save(self) -> None:
-        """Save the state, unless this very state is saved already. Every rank must call it."""
+    def save(self, *, must: bool = False) -> None:
+        """Save the state, unless this very state is saved already. Every rank must call it.
+
+        Raises:
+            OSError: if it must be saved, for nothing comes after, and could not be.
+        """
         now = (self.step, len(self.history.epochs))
-        if self._saved != now:
-            self.write_checkpoint(self)
+        if self._saved == now:
+            return
+        if not any_rank(not self.write_checkpoint(self)):
             self._saved = now
+        elif must:
+            raise OSError(f"the state of step {self.step} could not be saved (see the warning above); an earlier one is kept")
 
     def saved(self) -> None:
         """Learn that the present state is on disk (after a resume)."""
@@ -144,6 +152,11 @@ class Run:
 
     def record_epoch(self, result: EvalResult | None) -> None:
         """Write the epoch's row, and take the evaluation into the history."""
+        if result is not None and not math.isfinite(result.loss):
+            raise FloatingPointError(
+                f"val/loss={result.loss} at step {self.step}, while the training loss is finite: the logits overflow in evaluation. "
+                "The state before it is saved. Use precision=bf16 or fp32, or a lower optim.peak_lr, in a new run."
+            )
         means, timing = self.meter.epoch(), self.clock.epoch()
         values: dict[str, float] = {
             "train/loss": means.loss,
@@ -202,5 +215,9 @@ class Run:
         self._track(Record("train", self.step, (self.step - 1) // self.arithmetic.steps_per_epoch, values))
 
     def _track(self, record: Record) -> None:
-        for tracker in self.trackers:
-            tracker.log(record)
+        for tracker in list(self.trackers):
+            try:
+                tracker.log(record)
+            except Exception as error:  # noqa: BLE001 (an outage of one never stops the run)
+                logger.warning(f"{type(tracker).__name__} failed and is switched off: {error}")
+                self.trackers.remove(tracker)

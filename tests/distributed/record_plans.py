@@ -49,7 +49,7 @@ def main(folder: Path, overrides: list[str]) -> None:
         engines=Engines(recorder, engines.val),
         trackers=[],
         requests=StopRequests(folder / "STOP"),
-        write_checkpoint=lambda run: None,
+        write_checkpoint=lambda run: True,
         after_each_step=lambda: None,
     )
     fit(run)

@@ -60,8 +60,9 @@ def make_run(tmp_path: Path) -> Iterator[MakeRun]:
         opened.append(engines)
         states: list[dict[str, Any]] = []
 
-        def keep(run: Run) -> None:
+        def keep(run: Run) -> bool:
             states.append(copy_of(capture(run, config=config.model_dump(mode="json"), classes=train.classes)))
+            return True
 
         run: Any = build_run(
             config,
