@@ -154,7 +154,7 @@ class Run:
         """Write the epoch's row, and take the evaluation into the history."""
         if result is not None and not math.isfinite(result.loss):
             raise FloatingPointError(
-                f"val/loss={result.loss} at step {self.step}, while the training loss is finite: the logits overflow in evaluation. "
+                f"val/loss={result.loss} at step {self.step}, while the training loss is finite: logits overflow in evaluation. "
                 "The state before it is saved. Use precision=bf16 or fp32, or a lower optim.peak_lr, in a new run."
             )
         means, timing = self.meter.epoch(), self.clock.epoch()
