@@ -85,6 +85,8 @@ def run(config: Config) -> int:
             if place.world.leads:
                 print(error, file=sys.stderr, flush=True)
             return 2
+        except KeyboardInterrupt:  # before or after the loop, which has its own handler
+            return EXIT_INTERRUPTED
         except Exception as error:  # noqa: BLE001 (the door: the last place to say what happened)
             known = is_users(error)
             logger.opt(exception=None if known else error).error(f"{error}" if known else f"unexpected: {error}")
@@ -99,8 +101,9 @@ def run(config: Config) -> int:
 def is_users(error: Exception) -> bool:
     """Return whether the message says all there is to say, so that a traceback would only hide it."""
     from src.batch import DataError
+    from src.training.checkpoint import CheckpointError
 
-    return isinstance(error, DataError | FloatingPointError)
+    return isinstance(error, DataError | FloatingPointError | CheckpointError)
 
 
 if __name__ == "__main__":

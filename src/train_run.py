@@ -116,6 +116,8 @@ def train(config: Config, place: Place, train_source: Source, val_source: Source
             folder.set_status("failed", error=str(error))
         raise
     finally:
+        for tracker in trackers:
+            tracker.close()
         engines.close()
         if folder is not None:
             folder.close()

@@ -22,7 +22,7 @@ def fit(run: Run) -> EvalResult:
 
     Raises:
         Preempted: asked to stop; the state is saved.
-        OSError: the last state could not be saved.
+        CheckpointError: the last state could not be saved.
         FloatingPointError: loss or gradient is not finite, on any rank.
     """
     while True:

@@ -16,6 +16,7 @@ from src.distributed import StopVote, any_rank
 from src.draws import Purpose, seed_of
 from src.training.arithmetic import Arithmetic
 from src.training.averaging import Average
+from src.training.checkpoint import CheckpointError
 from src.training.clock import Clock
 from src.training.evaluation import EvalResult
 from src.training.history import History
@@ -129,7 +130,7 @@ class Run:
         """Save the state, unless this very state is saved already. Every rank must call it.
 
         Raises:
-            OSError: if it must be saved, for nothing comes after, and could not be.
+            CheckpointError: if it must be saved, for nothing comes after, and could not be.
         """
         now = (self.step, len(self.history.epochs))
         if self._saved == now:
@@ -137,7 +138,7 @@ class Run:
         if not any_rank(not self.write_checkpoint(self)):
             self._saved = now
         elif must:
-            raise OSError(f"the state of step {self.step} could not be saved (see the warning above); an earlier one is kept")
+            raise CheckpointError(f"the state of step {self.step} could not be saved: see the warning above. An earlier one is kept")
 
     def saved(self) -> None:
         """Learn that the present state is on disk (after a resume)."""
@@ -177,10 +178,8 @@ class Run:
         return result
 
     def close(self) -> None:
-        """End the vote under way and close the trackers."""
+        """End the vote under way, so that the ranks can part."""
         self._vote.close()
-        for tracker in self.trackers:
-            tracker.close()
 
     def _log_window(self) -> None:
         means, timing = self.meter.window(), self.clock.window()
