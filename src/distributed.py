@@ -54,7 +54,7 @@ def world_from_environment() -> World:
 def choose_device(world: World) -> torch.device:
     """Return this rank's GPU, or the CPU where there is none."""
     if torch.cuda.is_available():
-        device = torch.device("cuda", world.local_rank)
+        device = torch.device("cuda", world.local_rank % torch.cuda.device_count())  # too many ranks: the preflight says so
         torch.cuda.set_device(device)
         return device
     return torch.device("cpu")
@@ -64,7 +64,8 @@ def start(world: World, device: torch.device) -> None:
     """Join the process group: nccl on GPUs, gloo on CPUs. A world of one joins nothing."""
     if world.size > 1:
         backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=_START_TIMEOUT, device_id=device if device.type == "cuda" else None)
+        own_gpu = device.type == "cuda" and world.local_size <= torch.cuda.device_count()
+        dist.init_process_group(backend, timeout=_START_TIMEOUT, device_id=device if own_gpu else None)
 
 
 def stop() -> None:

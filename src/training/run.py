@@ -138,7 +138,7 @@ class Run:
         if not any_rank(not self.write_checkpoint(self)):
             self._saved = now
         elif must:
-            raise CheckpointError(f"the state of step {self.step} could not be saved: see the warning above. An earlier one is kept")
+            raise CheckpointError(f"the state of step {self.step} could not be saved (see above). An earlier one is kept")
 
     def saved(self) -> None:
         """Learn that the present state is on disk (after a resume)."""
