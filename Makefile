@@ -26,7 +26,7 @@ train: setup data ## train a small ResNet on Fashion-MNIST to 92 % (a few minute
 	$(RUN) -m src.train experiment=demo
 
 test: setup data lint ## the quality gate and all tests
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses auto --dist worksteal
 
 lint: setup ## ruff, mypy, import-linter
 	ruff check .
