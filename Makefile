@@ -25,7 +25,8 @@ data/fashion_mnist/val: | $(VENV)/.installed
 train: setup data ## train a small ResNet on Fashion-MNIST to 92 % (a few minutes on 2 cores)
 	$(RUN) -m src.train experiment=demo
 
-test: setup data lint ## the quality gate and all tests
+test: setup lint ## the quality gate and all tests
+	-@$(RUN) -m src.prepare fashion_mnist # tests that need the demo data skip without it, and say so
 	$(RUN) -m pytest --numprocesses auto --dist worksteal
 
 lint: setup ## ruff, mypy, import-linter

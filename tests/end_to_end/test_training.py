@@ -143,3 +143,18 @@ def test_another_runs_checkpoint_begins_a_new_run(run_door: RunDoor, tmp_path: P
     assert "resuming from" in more.stderr and "step 20 of 40" in more.stderr
     refused = run_door(*TINY, "model.width=8", f"runs_dir={tmp_path}", "run_name=x", f"resume={tmp_path}/old/checkpoints/last.ckpt")
     assert refused.returncode == 2 and "model.width = 8: was 4" in refused.stderr
+
+
+@pytest.mark.skipif(not (ROOT / "data" / "fashion_mnist" / "val").is_dir(), reason="no demo data: make data")
+def test_the_demo_learns_real_images(run_door: RunDoor, tmp_path: Path) -> None:
+    done = run_door("experiment=demo", "data.subset=small", "data.val_subset=tiny", "epochs=2", f"runs_dir={tmp_path}")
+    assert result_of(done)["val_acc1"] > 70
+    assert "10,000 train, 1,000 val" in done.stderr
+
+
+def test_one_batch_is_learned_by_heart(run_door: RunDoor, tmp_path: Path) -> None:
+    done = run_door("debug=overfit", *TINY[:6], "model=small_resnet", f"runs_dir={tmp_path}", "run_name=r")
+    assert "steps     60 = 60 epochs x 1" in done.stderr
+    result_of(done)
+    losses = [json.loads(line).get("train/loss") for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    assert losses[-1] < 0.1 < losses[0]

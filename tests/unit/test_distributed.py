@@ -14,10 +14,8 @@ def _plain_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_several_gpus_start_torchrun_on_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     command = distributed.torchrun_command("src.train", ["optim=adam", "seed=1"], gpus=4, python="py")
-    assert command == [
-        "py",
-        *["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4", "-m", "src.train", "optim=adam", "seed=1"],
-    ]
+    launcher = ["py", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4"]
+    assert command == [*launcher, "-m", "src.train", "optim=adam", "seed=1"]
     assert distributed.torchrun_command("src.train", [], gpus=1, python="py") is None
     monkeypatch.setenv("RANK", "0")  # torchrun's own worker must not start another
     assert distributed.torchrun_command("src.train", [], gpus=4, python="py") is None
