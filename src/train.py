@@ -67,7 +67,6 @@ def run(config: Config) -> int:
     """Train in this process, which is one rank."""
     from loguru import logger
 
-    from src.dry_run import check_and_plan
     from src.preflight import preflight
     from src.session import joined, open_sources
     from src.tracking.console import say_result
@@ -78,6 +77,8 @@ def run(config: Config) -> int:
             sources = preflight(config, place, open_sources)
             if config.dry_run:
                 if place.world.leads:
+                    from src.dry_run import check_and_plan
+
                     check_and_plan(config, place, *sources)
                 return 0
             outcome = train(config, place, *sources)

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import assert_never, cast
 
-import torchvision
 from torch import nn
 
 from src.config import ConfigError, Problem
@@ -23,6 +22,8 @@ def build_model(config: ModelConfig, *, num_classes: int) -> nn.Module:
     """
     match config:
         case TorchvisionModel():
+            import torchvision  # two seconds, most of them for detection operators: only who needs it waits
+
             more = {"aux_logits": False, "init_weights": True} if config.arch in _AUXILIARY else {}
             return cast(nn.Module, torchvision.models.get_model(config.arch, weights=None, num_classes=num_classes, **more))
         case SmallResNet():
