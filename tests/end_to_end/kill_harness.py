@@ -72,7 +72,8 @@ def kill_and_compare(folder: Path, settings: tuple[str, ...], *, ranks: int, kil
         hurt.start()
         hurt.wait_until_it_trains()
         # Short enough that the run is not over before the last kill; now and then before it trains at all.
-        time.sleep(chance.uniform(0, 2 * seconds / kills))
+        time.sleep(chance.uniform(0, seconds / kills))
+        hurt.wait_for(chance.choice(("any instant", "a save", "an evaluation")))
         if not hurt.is_running():
             hurt.finish()
             break
@@ -112,6 +113,13 @@ class Training:
                 return
             time.sleep(0.005)
 
+    def wait_for(self, aim: str) -> None:
+        """Wait until it is in a save or an evaluation, as its files tell; for any instant, not at all."""
+        deadline = time.monotonic() + 5
+        wanted = {"a save": "in a save", "an evaluation": "in an evaluation"}.get(aim)
+        while wanted and self.is_running() and self.moment() != wanted and time.monotonic() < deadline:
+            pass
+
     def is_running(self) -> bool:
         return self._process.poll() is None
 
@@ -130,10 +138,10 @@ class Training:
         if names:
             return "in a save"
         rows = self._rows()
-        if len(rows) <= len(self._rows_before):
-            return "starting or before the first log"
+        if not rows or len(rows) <= len(self._rows_before):
+            return "before the first log"
         last = json.loads(rows[-1])
-        return "at an epoch's end" if last["kind"] == "train" and last["step"] % 20 == 0 else "in training"
+        return "in an evaluation" if last["kind"] == "train" and last["step"] % 20 == 0 else "in training"
 
     def kill(self) -> None:
         """SIGKILL every process of the run, and wait until they are gone."""
