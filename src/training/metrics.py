@@ -8,6 +8,8 @@ from torch import Tensor
 
 from src.distributed import sum_over_ranks
 
+_COUNTED_AT_ONCE = 16  # micro-batches: a dozen small operations cost as much for all of them as for one
+
 
 class Means(NamedTuple):
     """Loss a sample, and top-1 and top-5 in percent, over `images` samples."""
@@ -51,6 +53,7 @@ class Meter:
     def __init__(self, device: torch.device) -> None:
         self._sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, top-1 hits, top-5 hits
         self._loss, self._hits = self._sums[0], self._sums[1:]  # views
+        self._waiting: list[tuple[Tensor, Tensor]] = []  # logits and labels whose hits are not counted yet
         self._images = 0
         self._logged_sums, self._logged_images = self._sums.clone(), 0
 
@@ -64,11 +67,14 @@ class Meter:
             labels: int64 (N,).
         """
         self._loss.add_(loss, alpha=len(labels))
-        self._hits.add_(hits(logits, labels))
         self._images += len(labels)
+        self._waiting.append((logits.detach(), labels.clone()))  # the engine reuses the memory of its labels
+        if len(self._waiting) == _COUNTED_AT_ONCE:
+            self._count()
 
     def window(self) -> Means:
         """Return the means over all ranks since the last call. Waits for the device; every rank must call it."""
+        self._count()
         means = reduce_means(self._sums - self._logged_sums, self._images - self._logged_images)
         self._logged_sums.copy_(self._sums)
         self._logged_images = self._images
@@ -76,20 +82,31 @@ class Meter:
 
     def epoch(self) -> Means:
         """Return the means over all ranks since the last call of this, and start anew."""
+        self._count()
         means = reduce_means(self._sums, self._images)
         self.load(torch.zeros(2, 4, dtype=torch.float64))
         return means
 
     def state(self) -> Tensor:
         """Return everything as float64 (2, 4) on the CPU: loss, hits and images of the epoch, and of it what was logged."""
+        self._count()
         sums = torch.stack([self._sums, self._logged_sums]).cpu()
         return torch.cat([sums, torch.tensor([[self._images], [self._logged_images]], dtype=torch.float64)], dim=1)
 
     def load(self, state: Tensor) -> None:
         """Go on from a state."""
+        self._waiting.clear()
         self._sums.copy_(state[0, :3])
         self._logged_sums.copy_(state[1, :3])
         self._images, self._logged_images = round(float(state[0, 3])), round(float(state[1, 3]))
+
+    @torch.no_grad()
+    def _count(self) -> None:
+        """Count the hits that wait. They are whole numbers, so it does not matter how many are counted together."""
+        if self._waiting:
+            logits, labels = zip(*self._waiting, strict=True)
+            self._hits.add_(hits(torch.cat(logits), torch.cat(labels)))
+            self._waiting.clear()
 
 
 def reduce_means(sums: Tensor, count: int) -> Means:
