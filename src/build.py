@@ -42,8 +42,13 @@ class Engines(NamedTuple):
 
 def build_engines(config: Config, world: World, device: torch.device, train: Source, val: Source) -> Engines:
     """Build this rank's engines."""
-    threads = config.data.workers if isinstance(config.data.workers, int) else cpus_per_rank(world)
+    threads = loader_threads(config, world)
     return Engines(*(build_engine(config.data, source, device=device, threads=threads) for source in (train, val)))
+
+
+def loader_threads(config: Config, world: World) -> int:
+    """Return how many threads decode for this rank."""
+    return config.data.workers if isinstance(config.data.workers, int) else cpus_per_rank(world)
 
 
 def build_run(

@@ -11,7 +11,7 @@ from src import distributed
 from src.batch import Source, Tracker
 from src.build import build_engines, build_run
 from src.config import Config, ConfigError, Problem
-from src.config.identity import differences, run_name
+from src.config.identity import differences, model_name, run_name
 from src.session import Place, device_name
 from src.tracking.console import ConsoleTracker, also_log_to
 from src.tracking.jsonl import JsonlTracker, cut_back
@@ -64,7 +64,7 @@ def train(config: Config, place: Place, train_source: Source, val_source: Source
     checkpoints = Checkpoints(path / "checkpoints")
     jsonl: list[JsonlTracker] = []
     classes, stored_config = train_source.classes, config.model_dump(mode="json")
-    model_name = str(getattr(config.model, "arch", config.model.name))
+    model = model_name(config)
 
     def write_checkpoint(run: Run) -> bool:
         state = capture(run, config=stored_config, classes=classes)
@@ -72,8 +72,8 @@ def train(config: Config, place: Place, train_source: Source, val_source: Source
             return True
         for tracker in jsonl:
             tracker.sync()  # no row may be younger than the state that will not write it again
-        best = run.history.top(1, model_name)
-        return checkpoints.save(state, run.history.top(config.keep_top_k, model_name), best[0] if best else None)
+        best = run.history.top(1, model)
+        return checkpoints.save(state, run.history.top(config.keep_top_k, model), best[0] if best else None)
 
     trackers: list[Tracker] = []
     requests = StopRequests(path / "STOP")
@@ -209,11 +209,10 @@ def say_header(
     """Say the run's arithmetic."""
     a = run.arithmetic
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
-    model = getattr(config.model, "arch", config.model.name)
     lines = {
         "run": path,
         "data": f"{config.data.name}: {len(train):,} train, {len(val):,} val, {len(train.classes):,} classes, {config.data.engine}",
-        "model": f"{model}, {parameters:,} parameters, {run.precision.name}{', compiled' if config.compile else ''}",
+        "model": f"{model_name(config)}, {parameters:,} parameters, {run.precision.name}{', compiled' if config.compile else ''}",
         "batch": a.describe_batch(),
         "steps": f"{a.total_steps:,} = {config.epochs} epochs x {a.steps_per_epoch:,}",
         "optimizer": f"{config.optim.name}, peak rate {config.optim.peak_lr:g}, {config.schedule.name}",

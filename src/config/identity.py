@@ -31,8 +31,12 @@ def run_name(config: Config) -> str:
         return config.run_name
     flat = {key: value for key, value in flatten(config) if not _under(key, _HOW_NOT_WHAT)}
     digest = hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:8]
-    model = getattr(config.model, "arch", config.model.name)
-    return f"{config.data.name}-{model}-{config.optim.name}-s{config.seed}-{digest}"
+    return f"{config.data.name}-{model_name(config)}-{config.optim.name}-s{config.seed}-{digest}"
+
+
+def model_name(config: Config) -> str:
+    """Return the model's own name: `resnet50`, `small_resnet`, `custom`."""
+    return str(getattr(config.model, "arch", config.model.name))
 
 
 def differences(config: Config, stored: dict[str, Any]) -> list[tuple[str, object, object]]:

@@ -62,11 +62,6 @@ class RunFolder:
         """The file of all records."""
         return self.path / "metrics.jsonl"
 
-    @property
-    def checkpoint_folder(self) -> Path:
-        """The folder of checkpoints."""
-        return self.path / "checkpoints"
-
     def describe(self, *, device: str, world_size: int) -> None:
         """Write config.yaml, command.txt and meta.json, once; a STOP of an earlier process is taken away."""
         self.stop_file.unlink(missing_ok=True)

@@ -1,20 +1,10 @@
 """What the tests of tracking share."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-from loguru import logger
 
 from src.config import Config, load
-
-
-@pytest.fixture
-def said() -> Iterator[list[str]]:
-    """Every line that is logged during the test, as `LEVEL text`."""
-    lines: list[str] = []
-    sink = logger.add(lambda message: lines.append(str(message).rstrip("\n")), format="{level} {message}", level="DEBUG")
-    yield lines
-    logger.remove(sink)
 
 
 @pytest.fixture(scope="session")

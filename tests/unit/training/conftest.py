@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from loguru import logger
 
 from src import files
 from src.config import Config, load
@@ -16,15 +15,6 @@ from src.config import Config, load
 MakeState = Callable[..., dict[str, Any]]
 Configure = Callable[..., Config]
 CALLS = ("replace", "link", "unlink", "fsync", "fchmod", "open")  # mkstemp and pathlib go through these, too
-
-
-@pytest.fixture
-def said() -> Iterator[list[str]]:
-    """Every line that is logged during the test, as `LEVEL text`."""
-    lines: list[str] = []
-    sink = logger.add(lambda message: lines.append(str(message).rstrip("\n")), format="{level} {message}", level="DEBUG")
-    yield lines
-    logger.remove(sink)
 
 
 @pytest.fixture(scope="session")
