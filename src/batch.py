@@ -48,12 +48,14 @@ class Batch(NamedTuple):
     Attributes:
         images: uint8 (N, 3, H, W), channels_last, on the rank's device.
         labels: int64 (N,), on the rank's device.
-        plan: where the images come from; stays on the CPU.
+        plan: where the images come from; stays on the CPU. What was asked for, or where images were bad, what took their place.
+        replaced: how many images took the place of bad ones.
     """
 
     images: Tensor
     labels: Tensor
     plan: BatchPlan
+    replaced: int = 0
 
 
 class BoxResize(NamedTuple):
@@ -103,8 +105,28 @@ class Source(Protocol):
         """Return the sample's name for messages, such as "train/n01440764/x.JPEG"."""
 
 
+class Pixels(NamedTuple):
+    """How an engine makes pixels: part of the protocol that is stored with every accuracy.
+
+    Attributes:
+        engine: its name, such as "nvimgcodec", or "nvimgcodec-gpu" where a GPU decodes.
+        exact: whether they are torchvision's, bit for bit.
+        eval_crop: "centre" for ResizeCentreCrop; "centre box" where the engine cuts the box first and then resizes it.
+        interpolation: the filter, where it is not the one that the geometry asks for.
+    """
+
+    engine: str
+    exact: bool
+    eval_crop: Literal["centre", "centre box"] = "centre"
+    interpolation: str | None = None
+
+
 class Engine(Protocol):
     """Turns plans into pixels, in the plans' order."""
+
+    @property
+    def pixels(self) -> Pixels:
+        """How it makes them."""
 
     def batches(self, plans: Iterator[BatchPlan], *, geometry: Geometry) -> Iterator[Batch]:
         """Yield a batch for each plan, ready on the caller's current stream and valid until the next is asked for.

@@ -26,6 +26,7 @@ class Purpose(IntEnum):
     SUBSET = 8
     SYNTHETIC = 9
     RECALIBRATION = 10
+    REPLACEMENT = 11
 
 
 def hash_words(*words: ArrayLike) -> NDArray[np.uint64]:

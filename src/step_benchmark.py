@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from src.augment.normalise import Normalise
-from src.batch import Batch, BatchPlan, Geometry
+from src.batch import Batch, BatchPlan, Geometry, Pixels
 from src.build import Engines, build_live_model, build_normalise, build_run
 from src.config import Config, load
 from src.data.sources.synthetic import SyntheticSource
@@ -35,6 +35,8 @@ _BATCH, _BATCHES = 64, 4
 
 class Replay:
     """An engine that hands out the same few batches again and again."""
+
+    pixels = Pixels("replay", exact=True)
 
     def __init__(self, batches: list[Batch]) -> None:
         self._batches = batches

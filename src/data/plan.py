@@ -120,6 +120,22 @@ def _centre_boxes(sizes: NDArray[np.int32], law: CropLaw) -> NDArray[np.float64]
     return np.stack([(width - box_width) // 2, (height - box_height) // 2, box_width, box_height], axis=1)
 
 
+def replacement(plan: BatchPlan, row: int, attempt: int, sizes: NDArray[np.int32], law: CropLaw) -> BatchPlan:
+    """Plan one sample in the place of a bad one: a pure function of the bad one's key, so the same for every engine and resume.
+
+    Args:
+        plan: the bad sample's batch.
+        row: its place in it.
+        attempt: counted from 0, for replacements that are bad themselves.
+        sizes: int32 (n, 2), of the whole source.
+        law: of boxes and flips.
+    """
+    key = hash_words(plan.keys[row : row + 1], int(Purpose.REPLACEMENT), attempt)
+    ids = np.floor(uniform(key, Purpose.REPLACEMENT) * len(sizes)).astype(np.int64)
+    crops = random_resized_crops(key, np.maximum(sizes[ids], 1), law)
+    return BatchPlan(ids, key, crops, uniform(key, Purpose.FLIP) < law.flip_probability)
+
+
 def whole_images(ids: NDArray[np.int64], sizes: NDArray[np.int32]) -> BatchPlan:
     """Plan these samples as they are stored: no box, no flip."""
     boxes = np.concatenate([np.zeros((len(ids), 2), np.int32), sizes[ids]], axis=1)

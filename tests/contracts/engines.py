@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 
 from src.batch import BatchPlan, Encoded, Engine, Source
+from src.data.bad_images import BadImages
 from src.data.engines.torchvision import TorchvisionEngine
 from src.data.plan import CropLaw, random_resized_crops, sample_keys
 from src.data.sources.folder import FolderSource
@@ -21,11 +23,21 @@ LAW = CropLaw((0.08, 1.0), (3 / 4, 4 / 3), 0.5)
 BuildEngine = Callable[..., Engine]
 
 
-def _torchvision(source: Source, *, threads: int = 2, prefetch: int = 2) -> Engine:
-    return TorchvisionEngine(source, device=torch.device("cpu"), threads=threads, prefetch=prefetch)
+CPU = torch.device("cpu")
 
 
-ENGINES: dict[str, BuildEngine] = {"torchvision": _torchvision}
+def _torchvision(source: Source, *, threads: int = 2, prefetch: int = 2, bad_images: BadImages | None = None) -> Engine:
+    return TorchvisionEngine(source, device=CPU, threads=threads, prefetch=prefetch, bad_images=bad_images)
+
+
+def _nvimgcodec(source: Source, *, threads: int = 2, prefetch: int = 2, bad_images: BadImages | None = None) -> Engine:
+    pytest.importorskip("nvidia.nvimgcodec", reason="nvImageCodec is not installed: pip install -e '.[nvimgcodec]'")
+    from src.data.engines.nvimgcodec import NvImageCodecEngine
+
+    return NvImageCodecEngine(source, device=CPU, threads=threads, prefetch=prefetch, bad_images=bad_images)
+
+
+ENGINES: dict[str, BuildEngine] = {"torchvision": _torchvision, "nvimgcodec": _nvimgcodec}
 
 
 def folder_of(root: Path, files: Mapping[str, bytes], cache_dir: Path) -> FolderSource:

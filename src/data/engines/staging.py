@@ -6,7 +6,9 @@ A host slot is rewritten only after the copy out of it is done, a device slot on
 from collections import deque
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from src.batch import Batch, BatchPlan
@@ -38,7 +40,11 @@ class HostBatch:
     """A decoded batch in a host slot, valid until the next is asked for, or on a GPU until `slot.copied`."""
 
     def __init__(self, slot: HostSlot, labels: Tensor, plan: BatchPlan) -> None:
-        self.slot, self.labels, self.plan = slot, labels, plan
+        self.slot, self.labels, self.plan, self.replaced = slot, labels, plan, 0
+
+    def replace(self, plan: BatchPlan, labels: NDArray[np.int64], count: int) -> None:
+        """Learn what is shown instead of the plan: `count` of its images were bad. `labels` are all of the source's."""
+        self.plan, self.labels, self.replaced = plan, torch.from_numpy(labels[plan.ids]), count
 
     @property
     def images(self) -> Tensor:
@@ -49,7 +55,7 @@ class HostBatch:
 def to_device(hosts: Iterator[HostBatch], device: torch.device) -> Iterator[Batch]:
     """Yield each batch on the device: on a CPU the host's memory itself, on a GPU a copy that was started one batch ahead."""
     if device.type == "cpu":
-        return (Batch(host.images, host.labels, host.plan) for host in hosts)
+        return (Batch(host.images, host.labels, host.plan, host.replaced) for host in hosts)
     return _copied_ahead(hosts, device)
 
 
@@ -101,4 +107,4 @@ class _DeviceSlot:
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record(stream)
         host.slot.copied = copied
-        return Batch(self.images[:count].permute(0, 3, 1, 2), self.labels[:count], host.plan), copied
+        return Batch(self.images[:count].permute(0, 3, 1, 2), self.labels[:count], host.plan, host.replaced), copied

@@ -1,0 +1,92 @@
+"""What happens to an image that cannot be decoded: the same in every engine.
+
+By default an engine raises, with the sample's name. With this policy the plan offers another sample in its place,
+deterministically, up to so many different bad images; then it raises all the same.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from loguru import logger
+
+from src.batch import BatchPlan, DataError, Source, StaleIndex
+from src.data.plan import CropLaw, replacement
+
+_ATTEMPTS = 10  # replacements that are bad themselves, before the data must be mostly bad
+
+
+class Substitute(NamedTuple):
+    """What was shown in a bad image's place.
+
+    Attributes:
+        row: the place in the batch.
+        plan: the one sample that took it.
+        bad: sample index to what was wrong with it, for all that were tried.
+    """
+
+    row: int
+    plan: BatchPlan
+    bad: dict[int, str]
+
+
+class BadImages:
+    """Replaces what cannot be decoded, on one rank.
+
+    Args:
+        source: where replacements come from.
+        law: of their boxes and flips.
+        most: different bad images that are replaced; one more raises.
+    """
+
+    def __init__(self, source: Source, law: CropLaw, *, most: int) -> None:
+        self._source, self._law, self._most = source, law, most
+        self._met: set[int] = set()
+
+    def substitute(self, plan: BatchPlan, row: int, error: DataError, make: Callable[[BatchPlan], None]) -> Substitute:
+        """Offer one sample after the other until one can be made. Safe to call from many threads.
+
+        Args:
+            plan: the batch's.
+            row: which image of it is bad.
+            error: what is wrong with it.
+            make: makes the pixels of a plan of one sample; raises DataError where that is bad too.
+        """
+        bad = {int(plan.ids[row]): str(error)}
+        for attempt in range(_ATTEMPTS):
+            other = replacement(plan, row, attempt, self._source.sizes, self._law)
+            try:
+                make(other)
+            except StaleIndex:
+                raise
+            except DataError as caught:
+                bad[int(other.ids[0])] = str(caught)
+                continue
+            return Substitute(row, other, bad)
+        raise DataError(f"{_ATTEMPTS} images offered in place of a bad one are bad themselves; the first: {error}")
+
+    def settle(self, plan: BatchPlan, substitutes: list[Substitute]) -> BatchPlan:
+        """Return the plan of what is shown. To be called once a batch, in order.
+
+        Raises:
+            DataError: naming the image that is one too many.
+        """
+        if not substitutes:
+            return plan
+        shown = BatchPlan(plan.ids.copy(), plan.keys.copy(), plan.crops.copy(), plan.flips.copy())
+        for substitute in sorted(substitutes, key=lambda each: each.row):
+            for index, reason in substitute.bad.items():
+                self._note(index, reason)
+            for column, value in zip(shown, substitute.plan, strict=True):
+                column[substitute.row] = value[0]
+        return shown
+
+    def _note(self, index: int, reason: str) -> None:
+        if index in self._met:
+            return
+        self._met.add(index)
+        if len(self._met) > self._most:
+            raise DataError(
+                f"{len(self._met)} different images of this rank are bad, more than data.max_bad_images={self._most}. "
+                f"The last: {reason} Mend the data, or set data.max_bad_images higher."
+            )
+        logger.warning(f"bad image {len(self._met)} of at most {self._most}, another is shown in its place: {reason}")
