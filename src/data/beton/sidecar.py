@@ -63,7 +63,7 @@ def fingerprint(descriptor: int, layout: Layout) -> str:
 
 def render(sidecar: Sidecar) -> bytes:
     """Make the file's content: JSON that a person can read."""
-    return json.dumps({"kind": _KIND, "version": _VERSION, **sidecar._asdict()}, indent=1, ensure_ascii=False).encode()
+    return json.dumps({"kind": _KIND, "version": _VERSION, **sidecar._asdict()}, indent=1, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def load(path: Path) -> Sidecar | None:
