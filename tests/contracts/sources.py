@@ -10,6 +10,7 @@ import numpy as np
 from src.batch import Encoded, Source
 from src.config import load
 from src.data.build import build_source
+from tests.contracts import source_beton
 from tests.pictures import KINDS, encode, write_files
 
 
@@ -30,11 +31,13 @@ class Entry(NamedTuple):
         write: makes one below a folder, and says what is in it.
         open: opens it, as the trainer does.
         damage: breaks it, and returns the words that the refusal must hold; None where nothing can break.
+        outlives_deletion: who has it open keeps the deleted file's content, as it is mapped into memory.
     """
 
     write: Callable[[Path], Written]
     open: Callable[[Path], Source]
     damage: Callable[[Path], tuple[str, ...]] | None
+    outlives_deletion: bool = False
 
 
 def _quiet(done: int, total: int) -> None:
@@ -77,6 +80,7 @@ def _open_synthetic(folder: Path) -> Source:
 SOURCES = {
     "folder": Entry(_write_folder, _open_folder, _damage_folder),
     "synthetic": Entry(_write_synthetic, _open_synthetic, None),
+    "beton": Entry(source_beton.write, source_beton.open_, source_beton.damage, outlives_deletion=True),
 }
 
 
