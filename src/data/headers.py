@@ -3,19 +3,27 @@
 import io
 import os
 import struct
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+
+from src.batch import Buffer
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")  # decided by content, never by extension
 _FIRST = 16 * 1024
+_LAST = 12
 _SUSPICIOUS = 50_000_000  # pixels; more are decoded, for Pillow refuses what it takes for a decompression bomb
 _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE = frozenset(range(0xD0, 0xD9)) | {0x01}
+_CHUNK = 512
 
 
 class Header(NamedTuple):
-    """What the index keeps of one file; `fault` is empty where it is sound."""
+    """What the index keeps of one image; `fault` is empty where it is sound."""
 
     width: int
     height: int
@@ -30,18 +38,73 @@ def read_header(path: str) -> Header:
     """
     try:
         with open(path, "rb", buffering=0) as file:
-            first = file.read(_FIRST)
-            size = os.fstat(file.fileno()).st_size
-            if size == 0:
-                return Header(0, 0, "is empty")
-            last = os.pread(file.fileno(), 12, max(0, size - 12))
+            return header_at(file.fileno(), 0, os.fstat(file.fileno()).st_size)
     except OSError as error:
         return Header(0, 0, f"cannot be read ({error.strerror})")
-    sizes = _jpeg_size(first) if first[:2] == b"\xff\xd8" else _png_size(first)
-    whole = last.endswith(b"\xff\xd9") if first[:2] == b"\xff\xd8" else last[4:8] == b"IEND"
-    if sizes is not None and whole and 0 < sizes[0] * sizes[1] <= _SUSPICIOUS:
-        return Header(*sizes, "")
-    return _decoded(path)
+
+
+def header_of(data: Buffer) -> Header:
+    """Look at an image whose bytes are at hand, by the same rules."""
+    view = np.frombuffer(data, np.uint8)
+    return _header(lambda start, count: view[start : start + count].tobytes(), len(view))
+
+
+def header_at(descriptor: int, start: int, length: int) -> Header:
+    """Look at an image that lies within an open file, by the same rules. Nothing else of the file is read.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return _header(lambda begin, count: os.pread(descriptor, count, start + begin), length)
+
+
+def read_headers(
+    ids: NDArray[np.int64],
+    sizes: NDArray[np.int32],
+    look: Callable[[int], Header],
+    *,
+    threads: int,
+    progress: Callable[[int, int], None],
+) -> dict[int, str]:
+    """Look at many images, in threads.
+
+    Args:
+        ids: int64 (m,), which of them.
+        sizes: int32 (n, 2), where width and height are put.
+        look: reads one header.
+        threads: how many.
+        progress: called with (done, total).
+
+    Returns:
+        Index to what is wrong with that image.
+    """
+
+    def look_at_all(chunk: NDArray[np.int64]) -> list[Header]:
+        return [look(index) for index in chunk.tolist()]
+
+    faults: dict[int, str] = {}
+    chunks = [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
+    done = 0
+    with ThreadPoolExecutor(threads) as pool:
+        for chunk, headers in zip(chunks, pool.map(look_at_all, chunks), strict=True):
+            sizes[chunk] = [(header.width, header.height) for header in headers]
+            faults |= {index: header.fault for index, header in zip(chunk.tolist(), headers, strict=True) if header.fault}
+            done += len(chunk)
+            progress(done, len(ids))
+    return faults
+
+
+def _header(read: Callable[[int, int], bytes], length: int) -> Header:
+    if length == 0:
+        return Header(0, 0, "is empty")
+    first = read(0, min(length, _FIRST))
+    last = read(max(0, length - _LAST), min(length, _LAST))
+    is_jpeg = first[:2] == b"\xff\xd8"
+    size = _jpeg_size(first) if is_jpeg else _png_size(first)
+    whole = last.endswith(b"\xff\xd9") if is_jpeg else last[4:8] == b"IEND"
+    if size is not None and whole and 0 < size[0] * size[1] <= _SUSPICIOUS:
+        return Header(*size, "")
+    return _decoded(read(0, length))
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
@@ -70,10 +133,8 @@ def _png_size(data: bytes) -> tuple[int, int] | None:
     return width, height
 
 
-def _decoded(path: str) -> Header:
+def _decoded(data: bytes) -> Header:
     try:
-        with open(path, "rb") as file:
-            data = file.read()
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             image.load()

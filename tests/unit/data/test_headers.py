@@ -4,9 +4,11 @@ import io
 import struct
 import zlib
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from src.data import headers
 from src.data.headers import read_header
 from tests.pictures import KINDS, encode, exif, segment, with_segments
 
@@ -16,9 +18,16 @@ PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
 def header_of(tmp_path, data: bytes, name: str = "x.JPEG"):
+    """Look at a file, at the same bytes in memory, and at the same bytes amid others: three ways, one answer."""
     path = tmp_path / name
     path.write_bytes(data)
-    return read_header(str(path))
+    header = read_header(str(path))
+    assert headers.header_of(data) == headers.header_of(np.frombuffer(data, np.uint8)) == header
+    with open(tmp_path / "amid", "wb+") as file:
+        file.write(b"\xff\xd8\xff" + data + b"\xff\xd9 and more")
+        file.flush()
+        assert headers.header_at(file.fileno(), 3, len(data)) == header
+    return header
 
 
 def chunk(kind: bytes, payload: bytes) -> bytes:

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+from src.data import headers as header_module
 from src.data import index as index_module
 from src.data.headers import read_header
 from tests.pictures import KINDS, encode, write_files
@@ -122,7 +123,7 @@ def test_a_second_subset_reads_only_what_is_new(tmp_path, opened, headers_read):
 @pytest.mark.parametrize("chunk", [1, 3, 512])
 @pytest.mark.parametrize("threads", [1, 2, 7])
 def test_the_number_of_threads_does_not_matter(tmp_path, opened, monkeypatch, threads, chunk):
-    monkeypatch.setattr(index_module, "_CHUNK", chunk)
+    monkeypatch.setattr(header_module, "_CHUNK", chunk)
     files = {f"{name}/{number}.png": encode("png", 5 + number, 4) for name in ("ant", "bee", "cat") for number in range(9)}
     index, ids = opened(write_files(tmp_path / "train", files | {"bee/5.png": b"junk"}), threads=threads)
     assert names_of(index) == sorted(files)
@@ -132,7 +133,7 @@ def test_the_number_of_threads_does_not_matter(tmp_path, opened, monkeypatch, th
 
 
 def test_progress_is_told_from_the_first_to_the_last(tmp_path, opened, monkeypatch):
-    monkeypatch.setattr(index_module, "_CHUNK", 4)
+    monkeypatch.setattr(header_module, "_CHUNK", 4)
     root = write_files(tmp_path / "train", {f"ant/{number}.png": encode("png", 3, 3) for number in range(10)})
     told: list[tuple[int, int]] = []
     opened(root, progress=lambda done, total: told.append((done, total)))
@@ -142,7 +143,7 @@ def test_progress_is_told_from_the_first_to_the_last(tmp_path, opened, monkeypat
 
 
 def test_an_interruption_stops_the_reading(tmp_path, opened, monkeypatch):
-    monkeypatch.setattr(index_module, "_CHUNK", 1)
+    monkeypatch.setattr(header_module, "_CHUNK", 1)
     read = []
 
     def slow(path: str):
