@@ -9,10 +9,12 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from src.augment.normalise import Normalise, TrainingAugmentation
-from src.batch import Batch, BatchPlan, BoxResize, Engine, ResizeCentreCrop, Source, Tracker
+from src.batch import Batch, BatchPlan, BoxResize, Engine, Pixels, ResizeCentreCrop, Source, Tracker
 from src.config import Config
+from src.config.data import StoredData
 from src.config.learning import EvaluateScheduleFree, EvaluateTrained
-from src.data.build import build_engine
+from src.data.bad_images import BadImages
+from src.data.build_engine import build_engine, choose_engine
 from src.data.plan import CropLaw, EpochPlan, eval_plans
 from src.distributed import World, data_parallel
 from src.draws import Purpose, seed_of
@@ -43,7 +45,14 @@ class Engines(NamedTuple):
 def build_engines(config: Config, world: World, device: torch.device, train: Source, val: Source) -> Engines:
     """Build this rank's engines."""
     threads = loader_threads(config, world)
-    return Engines(*(build_engine(config.data, source, device=device, threads=threads) for source in (train, val)))
+    data, name = config.data, choose_engine(config.data)
+    bad_images = None
+    if isinstance(data, StoredData) and data.bad_image == "replace":
+        bad_images = BadImages(train, crop_law(config), most=data.max_bad_images)
+    return Engines(
+        build_engine(data, name, train, device=device, threads=threads, bad_images=bad_images),
+        build_engine(data, name, val, device=device, threads=threads),  # a bad image always raises: the count must stay exact
+    )
 
 
 def loader_threads(config: Config, world: World) -> int:
@@ -93,6 +102,7 @@ def build_run(
 
     return Run(
         arithmetic=arithmetic,
+        pixels=engines.train.pixels,
         rank=world.rank,
         seed=config.seed,
         device=device,
@@ -208,12 +218,12 @@ def evaluate_model(
         normalise=build_normalise(config, precision, device),
         precision=precision,
         num_images=len(source),
-        protocol=protocol_of(config, precision, weights=weights, images=len(source)),
+        protocol=protocol_of(config, precision, engine.pixels, weights=weights, images=len(source)),
         device=device,
     )
 
 
-def protocol_of(config: Config, precision: Precision, *, weights: str, images: int) -> Protocol:
+def protocol_of(config: Config, precision: Precision, pixels: Pixels, *, weights: str, images: int) -> Protocol:
     """Return what an accuracy must be stored with, so that it can be compared."""
     data = config.data
     return {
@@ -222,9 +232,9 @@ def protocol_of(config: Config, precision: Precision, *, weights: str, images: i
         "images": images,
         "resize_size": data.resize_size,
         "image_size": data.eval_image_size,
-        "crop": "centre",
-        "interpolation": data.eval_interpolation,
-        "engine": data.engine,
+        "crop": pixels.eval_crop,
+        "interpolation": pixels.interpolation or data.eval_interpolation,
+        "engine": pixels.engine,
         "precision": precision.name,
         "weights": weights,
         "test_time_augmentation": "none",

@@ -5,7 +5,7 @@ from typing import Any
 
 from src.build import build_live_model, evaluate_model, loader_threads
 from src.config import Config, ConfigError, Problem
-from src.data.build import build_engine
+from src.data.build_engine import build_engine, choose_engine
 from src.session import Place, open_val
 from src.training.evaluation import EvalResult
 from src.training.precision import choose_precision
@@ -36,7 +36,8 @@ def evaluate_checkpoint(config: Config, state: dict[str, Any], path: Path, place
     model = build_live_model(config, precision, device, num_classes=len(source.classes))
     model.load_state_dict(state["evaluation"] if averaged else state["model"])
     model.eval()
-    engine = build_engine(config.data, source, device=device, threads=loader_threads(config, world))
+    name = choose_engine(config.data)
+    engine = build_engine(config.data, name, source, device=device, threads=loader_threads(config, world))
     try:
         weights = config.average.name if averaged else "trained"
         return evaluate_model(config, world, device, model, engine, source, precision, weights=weights)

@@ -10,6 +10,7 @@ from src.distributed import World
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_CGROUP_MEMORY = Path("/sys/fs/cgroup")
 
 
 def cpus_per_rank(world: World) -> int:
@@ -25,6 +26,21 @@ def allowed_cpus() -> int:
     except (OSError, ValueError):
         return allowed
     return allowed if quota == "max" else max(1, min(allowed, int(quota) // int(period)))
+
+
+def available_memory() -> int:
+    """Return how many bytes this process could still take: the system's estimate, and what the cgroup leaves."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    available = int(lines["MemAvailable"].split()[0]) * 1024
+    try:
+        limit, used = (_CGROUP_MEMORY / "memory.max").read_text().strip(), (_CGROUP_MEMORY / "memory.current").read_text()
+        statistics = dict(line.split() for line in (_CGROUP_MEMORY / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return available
+    if limit == "max":
+        return available
+    reclaimable = int(statistics.get("inactive_file", 0)) + int(statistics.get("active_file", 0))
+    return min(available, int(limit) - int(used) + reclaimable)
 
 
 def keep_freed_memory() -> None:

@@ -11,6 +11,9 @@ from src import distributed
 from src.batch import Source
 from src.config import Config
 from src.data.build import build_source, build_sources
+from src.data.build_engine import choose_engine
+from src.data.nearby import Report, copy_files, copy_images, load, mapped, wants_memory
+from src.data.sources.in_memory import Packed
 from src.machine import cpus_per_rank, settle_torch
 from src.tracking.console import counting, start_console
 
@@ -38,23 +41,66 @@ def joined(config: Config) -> Iterator[Place]:
 
 
 def open_sources(config: Config, place: Place) -> tuple[Source, Source]:
-    """Open train and val: each node's first rank builds the indexes, the others find them."""
+    """Open train and val: each node's first rank copies, indexes and loads what has to be, the others find it."""
+    data = config.data
 
     def open_both() -> tuple[Source, Source]:
-        with counting(place.console, "reading image headers") as progress:
-            return build_sources(config.data, threads=2 * cpus_per_rank(place.world), progress=progress)
+        near = copy_files(data, ("train", "val"), threads=threads, report=report)
+        with report("reading image headers") as progress:
+            sources = build_sources(near, threads=threads, progress=progress)
+        for source in sources:
+            copy_images(data, source, threads=threads, report=report)
+        return sources
 
-    return distributed.once_per_node(open_both, place.world)
+    threads, report = 2 * cpus_per_rank(place.world), reporter(place)
+    train, val = distributed.once_per_node(open_both, place.world)
+    return in_memory(config, place, train), in_memory(config, place, val)
 
 
 def open_val(config: Config, place: Place) -> Source:
     """Open val alone."""
+    data = config.data
 
     def open_it() -> Source:
-        with counting(place.console, "reading image headers") as progress:
-            return build_source(config.data, "val", threads=2 * cpus_per_rank(place.world), progress=progress)
+        near = copy_files(data, ("val",), threads=threads, report=report)
+        with report("reading image headers") as progress:
+            source = build_source(near, "val", threads=threads, progress=progress)
+        copy_images(data, source, threads=threads, report=report)
+        return source
 
-    return distributed.once_per_node(open_it, place.world)
+    threads, report = 2 * cpus_per_rank(place.world), reporter(place)
+    return in_memory(config, place, distributed.once_per_node(open_it, place.world))
+
+
+def in_memory(config: Config, place: Place, source: Source) -> Source:
+    """Load the images into memory where that is wanted: once a node, and mapped by all of its ranks.
+
+    Raises:
+        ConfigError: on every rank, if a node's memory does not suffice.
+    """
+    if not wants_memory(config.data):
+        return source
+    world = place.world
+    engine = choose_engine(config.data)
+    threads = 2 * cpus_per_rank(world)
+    packed: list[Packed] = []
+
+    def load_on_first() -> None:
+        if world.leads_node:
+            packed.append(load(config.data, source, engine=engine, threads=threads, report=reporter(place)))
+
+    distributed.once_per_node(load_on_first, world)
+    places = distributed.gather(packed[0].place if packed else None)
+    near = mapped(source, places[world.rank - world.local_rank], engine=engine)
+    distributed.gather(None)  # all have opened it
+    if packed and engine != "ffcv":  # FFCV opens its file by its path again and again
+        packed[0].close()
+    return near
+
+
+def reporter(place: Place) -> Report:
+    """Return what shows how far a long preparation is."""
+    return lambda what: counting(place.console, what)
 
 
 def device_name(device: torch.device) -> str:

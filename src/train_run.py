@@ -175,8 +175,19 @@ def resume(run: Run, config: Config, checkpoints: Checkpoints, classes: tuple[st
     except CheckpointError as error:
         raise ConfigError(STAGE, [Problem("resume", config.resume, str(error))]) from error
     require_fit(state, path, config, classes)
+    warn_of_other_pixels(run, state)
     restore(run, state)
     logger.info(f"resuming from {path} at step {run.step:,} of {run.total_steps:,}")
+
+
+def warn_of_other_pixels(run: Run, state: dict[str, Any]) -> None:
+    """Say so where an engine goes on that makes other pixels than the one before: FFCV may not be installed here."""
+    before, now = state.get("pixels"), run.pixels._asdict()
+    if before is not None and before != now and not (before["exact"] and now["exact"]):
+        logger.warning(
+            f"OTHER PIXELS: the run was trained with data.engine={before['engine']} up to step {state['step']:,}, and goes on "
+            f"with {now['engine']}: same order, boxes and flips, but not the same run bit for bit."
+        )
 
 
 def require_fit(state: dict[str, Any], path: Path, config: Config, classes: tuple[str, ...]) -> None:
@@ -211,7 +222,7 @@ def say_header(
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
     lines = {
         "run": path,
-        "data": f"{config.data.name}: {len(train):,} train, {len(val):,} val, {len(train.classes):,} classes, {config.data.engine}",
+        "data": f"{config.data.name}: {len(train):,} train, {len(val):,} val, {len(train.classes):,} classes, {run.pixels.engine}",
         "model": f"{model_name(config)}, {parameters:,} parameters, {run.precision.name}{', compiled' if config.compile else ''}",
         "batch": a.describe_batch(),
         "steps": f"{a.total_steps:,} = {config.epochs} epochs x {a.steps_per_epoch:,}",

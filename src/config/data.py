@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from src.config.fields import (
     Count,
+    Flag,
     Fraction,
     Positive,
     PositiveFraction,
@@ -16,6 +17,8 @@ from src.config.fields import (
 
 Interpolation = Literal["bilinear", "bicubic"]
 Triple = tuple[Fraction, Fraction, Fraction]
+EngineName = Literal["auto", "torchvision", "nvimgcodec", "dali", "ffcv"]
+EXACT_ENGINES = ("auto", "torchvision", "nvimgcodec")  # the same pixels, bit for bit, where the CPU decodes
 NamedSubset = Literal["tiny", "small", "medium", "large", "full"]
 SUBSET_SIZES: dict[NamedSubset, int] = {"tiny": 1_000, "small": 10_000, "medium": 100_000, "large": 500_000}
 
@@ -33,7 +36,8 @@ class DataCommon(Strict):
     std: tuple[PositiveFraction, PositiveFraction, PositiveFraction]
     subset: NamedSubset | Count
     val_subset: NamedSubset | Count
-    engine: Literal["torchvision"]
+    engine: EngineName
+    decoder: Literal["cpu", "gpu"]
     workers: Annotated[Literal["auto"] | Count, bookkeeping()]
     prefetch: Annotated[Count, bookkeeping()]
 
@@ -46,15 +50,67 @@ class DataCommon(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _engine_can(self) -> "DataCommon":
+        problems = []
+        if self.engine == "ffcv" and getattr(self, "source", None) != "beton":
+            problems.append(
+                "data.engine=ffcv reads .beton files only. Write them with python -m src.ffcv_writer and use data=ffcv, "
+                "or set data.engine=auto."
+            )
+        if self.engine == "ffcv" and "bicubic" in (self.interpolation, self.eval_interpolation):
+            key = "interpolation" if self.interpolation == "bicubic" else "eval_interpolation"
+            problems.append(
+                f"data.{key}=bicubic cannot be had from data.engine=ffcv, which resizes with OpenCV's area filter. "
+                f"Set data.engine=auto, which reads the same file, or data.{key}=bilinear."
+            )
+        if self.decoder == "gpu" and self.engine in ("torchvision", "ffcv"):
+            problems.append(
+                f"data.decoder=gpu does not fit data.engine={self.engine}, which decodes on the CPU. "
+                "Set data.engine=nvimgcodec or dali, or data.decoder=cpu."
+            )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
 
-class FolderData(DataCommon):
-    """ImageFolder: one folder a class."""
 
-    source: Literal["folder"]
+class StoredData(DataCommon):
+    """What every source of files is asked for: where they are, where they go, and what a bad image means."""
+
     path: Annotated[Text, bookkeeping()]
     train_path: Annotated[Text, bookkeeping()]
     val_path: Annotated[Text, bookkeeping()]
     cache_dir: Annotated[Text, bookkeeping()]
+    copy_to: Annotated[Text | None, bookkeeping()]
+    in_memory: Annotated[Flag, bookkeeping()]
+    bad_image: Literal["raise", "replace"]
+    max_bad_images: Count
+
+
+class FolderData(StoredData):
+    """ImageFolder: one folder a class."""
+
+    source: Literal["folder"]
+
+
+class BetonData(StoredData):
+    """FFCV's file. num_classes serves files that have no class names beside them."""
+
+    source: Literal["beton"]
+    num_classes: Annotated[Count, Field(ge=2)] | None
+
+
+class ParquetData(StoredData):
+    """Hugging Face's image layout; the paths may hold *."""
+
+    source: Literal["parquet"]
+
+
+class TarData(StoredData):
+    """ImageNet's official tars, a tar of class folders, or WebDataset shards; the paths may hold *."""
+
+    source: Literal["tar"]
+    devkit_path: Annotated[Text, bookkeeping()]
 
 
 class SyntheticData(DataCommon):
@@ -76,7 +132,7 @@ class SyntheticData(DataCommon):
         return self
 
 
-DataConfig = Annotated[FolderData | SyntheticData, Field(discriminator="source")]
+DataConfig = Annotated[FolderData | BetonData | ParquetData | TarData | SyntheticData, Field(discriminator="source")]
 
 
 class AugmentConfig(Strict):

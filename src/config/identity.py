@@ -6,6 +6,7 @@ from collections.abc import Iterator, Set
 from functools import cache
 from typing import Any
 
+from src.config.data import EXACT_ENGINES
 from src.config.problems import parts_of
 from src.config.schema import Config
 
@@ -19,6 +20,8 @@ _HOW_NOT_WHAT = {
     "data.workers",
     "data.prefetch",
     "data.cache_dir",
+    "data.copy_to",
+    "data.in_memory",
 }
 
 
@@ -29,7 +32,7 @@ def run_name(config: Config) -> str:
     """
     if config.run_name is not None:
         return config.run_name
-    flat = {key: value for key, value in flatten(config) if not _under(key, _HOW_NOT_WHAT)}
+    flat = {key: _meaning(key, value) for key, value in flatten(config) if not _under(key, _HOW_NOT_WHAT)}
     digest = hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:8]
     return f"{config.data.name}-{model_name(config)}-{config.optim.name}-s{config.seed}-{digest}"
 
@@ -46,7 +49,8 @@ def differences(config: Config, stored: dict[str, Any]) -> list[tuple[str, objec
     """
     now, before = dict(flatten(config)), dict(_flat(stored, ""))
     keys = [key for key in dict.fromkeys([*before, *now]) if not _under(key, _bookkeeping())]
-    return [(key, before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)]
+    changed = [key for key in keys if _meaning(key, before.get(key)) != _meaning(key, now.get(key))]
+    return [(key, before.get(key), now.get(key)) for key in changed]
 
 
 def flatten(config: Config) -> Iterator[tuple[str, object]]:
@@ -60,6 +64,11 @@ def _flat(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, object]]:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
+
+
+def _meaning(key: str, value: object) -> object:
+    """Return what counts of a value: engines that make the same pixels are one."""
+    return "exact" if key == "data.engine" and value in EXACT_ENGINES else value
 
 
 def _under(key: str, roots: Set[str]) -> bool:

@@ -35,7 +35,9 @@ def load_stored(stored: dict[str, Any], overrides: Sequence[str]) -> Config:
             problems.append(Problem(key, value, f"cannot be exchanged as a whole. Set its values: {key}.<key>=..."))
             continue
         if key == "data.path" and OmegaConf.select(tree, key) is not None:
-            for folder in ("data.train_path", "data.val_path"):
+            for folder in ("data.train_path", "data.val_path", "data.devkit_path"):
+                if OmegaConf.select(tree, folder) is None:
+                    continue
                 moved = str(OmegaConf.select(tree, folder)).replace(str(OmegaConf.select(tree, key)), str(value), 1)
                 OmegaConf.update(tree, folder, moved)
         try:

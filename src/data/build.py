@@ -1,22 +1,32 @@
-"""From the data's configuration to sources and engines."""
+"""From the data's configuration to sources."""
 
+import glob
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, assert_never
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from src.batch import Engine, Source
+from src.batch import DataError, Source
 from src.config import ConfigError, Problem
-from src.config.data import SUBSET_SIZES, DataConfig, FolderData, SyntheticData
+from src.config.data import (
+    SUBSET_SIZES,
+    BetonData,
+    DataConfig,
+    FolderData,
+    ParquetData,
+    StoredData,
+    SyntheticData,
+    TarData,
+)
 from src.data.sources.folder import FolderSource
 from src.data.sources.synthetic import SyntheticSource
 from src.data.subset import Subset, choose_subset
 
 Split = Literal["train", "val"]
 Progress = Callable[[int, int], None]
+Choose = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 STAGE = "the data"
 _SHOWN = 5
 
@@ -57,6 +67,8 @@ def build_source(config: DataConfig, split: Split, *, threads: int, progress: Pr
     match config:
         case FolderData():
             return _folder(config, split, choose, threads, progress)
+        case BetonData() | ParquetData() | TarData():
+            return _files(config, split, choose, threads, progress)
         case SyntheticData():
             count = config.num_train if split == "train" else config.num_val
             whole = SyntheticSource(count=count, num_classes=config.num_classes, stored_size=config.stored_size, split=split)
@@ -65,20 +77,90 @@ def build_source(config: DataConfig, split: Split, *, threads: int, progress: Pr
             assert_never(config)
 
 
-def build_engine(config: DataConfig, source: Source, *, device: torch.device, threads: int) -> Engine:
-    """Build the engine that decodes this source for this rank."""
-    match config.engine:
-        case "torchvision":
-            from src.data.engines.torchvision import TorchvisionEngine
+def stored_files(config: BetonData | ParquetData | TarData, split: Split) -> list[Path]:
+    """Return the files of one split.
 
-            return TorchvisionEngine(source, device=device, threads=threads, prefetch=config.prefetch)
-        case _:
-            assert_never(config.engine)
+    Raises:
+        ConfigError: if there is none.
+    """
+    text = str(Path(config.train_path if split == "train" else config.val_path).expanduser())
+    matches = [text] if Path(text).is_file() else sorted(glob.glob(text))  # noqa: PTH207 (the pattern may be absolute)
+    found = [Path(name) for name in matches if Path(name).is_file()]
+    if found:
+        return found
+    match config:
+        case BetonData():
+            get = (
+                "Write it with python -m src.ffcv_writer data.path=<an ImageFolder>, or set data.path to the folder that holds it."
+            )
+        case ParquetData():
+            get = f"Set data.path (now {config.path}) to the folder of the parquet files, or data.{split}_path to a pattern with *."
+        case TarData():
+            get = (
+                f"Set data.path (now {config.path}) to the folder of the tars, or data.{split}_path to a tar, or a pattern with *."
+            )
+    raise ConfigError(STAGE, [Problem(f"data.{split}_path", text, f"no such file. {get}")])
 
 
-def _folder(
-    config: FolderData, split: Split, choose: Callable[[NDArray[np.int64]], NDArray[np.int64]], threads: int, progress: Progress
-) -> Source:
+def _files(config: BetonData | ParquetData | TarData, split: Split, choose: Choose, threads: int, progress: Progress) -> Source:
+    files = stored_files(config, split)
+    cache_dir = Path(config.cache_dir).expanduser()
+    source: Source
+    try:
+        match config:
+            case BetonData():
+                from src.data.sources.beton import BetonSource
+
+                if len(files) > 1:
+                    fix = f"matches {len(files)} files. One .beton holds a split."
+                    raise ConfigError(STAGE, [Problem(f"data.{split}_path", config.train_path, fix)])
+                source = BetonSource(files[0], choose=choose, num_classes=config.num_classes)
+            case ParquetData():
+                from src.data.sources.parquet import ParquetSource
+
+                source = ParquetSource(files, choose=choose, cache_dir=cache_dir, threads=threads, progress=progress)
+            case TarData():
+                from src.data.sources.tar import TarSource
+
+                devkit = Path(config.devkit_path).expanduser()
+                source = TarSource(
+                    files,
+                    choose=choose,
+                    cache_dir=cache_dir,
+                    threads=threads,
+                    progress=progress,
+                    devkit=devkit if devkit.exists() else None,
+                )
+            case _:
+                assert_never(config)
+    except DataError as error:
+        raise ConfigError(STAGE, [Problem(f"data.{split}_path", str(files[0].parent), str(error))]) from error
+    problems = [] if tolerates(config, split) else _faults(source)
+    if len(source) == 0:
+        problems.append(Problem(f"data.{split}_path", str(files[0]), "holds no images."))
+    if problems:
+        raise ConfigError(STAGE, problems)
+    return source
+
+
+def tolerates(config: StoredData, split: Split) -> bool:
+    """Return whether bad images are replaced: in training only, for validation's count must stay exact."""
+    return split == "train" and config.bad_image == "replace"
+
+
+def _faults(source: Source) -> list[Problem]:
+    """Tell what is wrong with single images: the first few by name, the rest by number."""
+    faults: dict[int, str] = source.faults  # type: ignore[attr-defined]
+    shown = [
+        Problem(source.name(index), None, f"{fault}. Mend the file, or set data.bad_image=replace (training only).")
+        for index, fault in sorted(faults.items())[:_SHOWN]
+    ]
+    if len(faults) > _SHOWN:
+        shown.append(Problem("data", None, f"{len(faults) - _SHOWN} more images are bad."))
+    return shown
+
+
+def _folder(config: FolderData, split: Split, choose: Choose, threads: int, progress: Progress) -> Source:
     key = f"data.{split}_path"
     root = Path(config.train_path if split == "train" else config.val_path).expanduser()
     if not root.is_dir():
@@ -86,7 +168,7 @@ def _folder(
     source = FolderSource(root, choose=choose, cache_dir=Path(config.cache_dir).expanduser(), threads=threads, progress=progress)
     if not source.classes:
         raise ConfigError(STAGE, [Problem(key, str(root), f"holds no class folders (<class>/<image>). {_how_to_get(config)}")])
-    problems = source.problems(key)
+    problems = source.problems(key, tolerate_bad=tolerates(config, split))
     if len(source) == 0 and not problems:
         problems = [Problem(key, str(root), "holds no images.")]
     if problems:

@@ -96,6 +96,7 @@ def random_resized_crops(keys: NDArray[np.uint64], sizes: NDArray[np.int32], law
     """
     attempt = np.arange(_ATTEMPTS)[None, :]
     column = keys[:, None]
+    sizes = np.maximum(sizes, 1)  # an image that is known to be bad has none
     width, height = (sizes[:, axis, None].astype(np.float64) for axis in (0, 1))
     low, high = law.scale
     area = width * height * (low + (high - low) * uniform(column, Purpose.CROP_AREA, attempt))
@@ -132,7 +133,7 @@ def replacement(plan: BatchPlan, row: int, attempt: int, sizes: NDArray[np.int32
     """
     key = hash_words(plan.keys[row : row + 1], int(Purpose.REPLACEMENT), attempt)
     ids = np.floor(uniform(key, Purpose.REPLACEMENT) * len(sizes)).astype(np.int64)
-    crops = random_resized_crops(key, np.maximum(sizes[ids], 1), law)
+    crops = random_resized_crops(key, sizes[ids], law)
     return BatchPlan(ids, key, crops, uniform(key, Purpose.FLIP) < law.flip_probability)
 
 

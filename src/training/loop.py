@@ -75,7 +75,7 @@ def forward_backward(run: Run, batch: Batch) -> None:
         logits: Tensor = run.parallel(images)
         loss: Tensor = run.criterion(logits, targets)
     run.scaler.scale(loss).backward(run.share_of_step)  # type: ignore[no-untyped-call]
-    run.meter.update(loss, logits, batch.labels)
+    run.meter.update(loss, logits, batch.labels, batch.replaced)
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:

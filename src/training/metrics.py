@@ -8,16 +8,18 @@ from torch import Tensor
 
 from src.distributed import sum_over_ranks
 
+_STATE = 5  # numbers that describe a sum: loss, two kinds of hits, images, replaced ones
 _COUNTED_AT_ONCE = 16  # micro-batches: a dozen small operations cost as much for all of them as for one
 
 
 class Means(NamedTuple):
-    """Loss a sample, and top-1 and top-5 in percent, over `images` samples."""
+    """Loss a sample, and top-1 and top-5 in percent, over `images` samples, of which `replaced` took the place of bad ones."""
 
     loss: float
     acc1: float
     acc5: float
     images: int
+    replaced: int = 0
 
 
 def hits(logits: Tensor, labels: Tensor) -> Tensor:
@@ -54,20 +56,22 @@ class Meter:
         self._sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, top-1 hits, top-5 hits
         self._loss, self._hits = self._sums[0], self._sums[1:]  # views
         self._waiting: list[tuple[Tensor, Tensor]] = []  # logits and labels whose hits are not counted yet
-        self._images = 0
-        self._logged_sums, self._logged_images = self._sums.clone(), 0
+        self._images = self._replaced = 0
+        self._logged_sums, self._logged_images, self._logged_replaced = self._sums.clone(), 0, 0
 
     @torch.no_grad()
-    def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+    def update(self, loss: Tensor, logits: Tensor, labels: Tensor, replaced: int = 0) -> None:
         """Add one micro-batch. Never waits for the device.
 
         Args:
             loss: scalar mean over the micro-batch.
             logits: (N, K).
             labels: int64 (N,).
+            replaced: how many of them took the place of bad images.
         """
         self._loss.add_(loss, alpha=len(labels))
         self._images += len(labels)
+        self._replaced += replaced
         self._waiting.append((logits.detach(), labels.clone()))  # the engine reuses the memory of its labels
         if len(self._waiting) == _COUNTED_AT_ONCE:
             self._count()
@@ -75,30 +79,32 @@ class Meter:
     def window(self) -> Means:
         """Return the means over all ranks since the last call. Waits for the device; every rank must call it."""
         self._count()
-        means = reduce_means(self._sums - self._logged_sums, self._images - self._logged_images)
+        counts = self._images - self._logged_images, self._replaced - self._logged_replaced
+        means = reduce_means(self._sums - self._logged_sums, *counts)
         self._logged_sums.copy_(self._sums)
-        self._logged_images = self._images
+        self._logged_images, self._logged_replaced = self._images, self._replaced
         return means
 
     def epoch(self) -> Means:
         """Return the means over all ranks since the last call of this, and start anew."""
         self._count()
-        means = reduce_means(self._sums, self._images)
-        self.load(torch.zeros(2, 4, dtype=torch.float64))
+        means = reduce_means(self._sums, self._images, self._replaced)
+        self.load(torch.zeros(2, _STATE, dtype=torch.float64))
         return means
 
     def state(self) -> Tensor:
-        """Return everything as float64 (2, 4) on the CPU: loss, hits and images of the epoch, and of it what was logged."""
+        """Return everything as float64 (2, 5) on the CPU: loss, hits and images of the epoch, and of it what was logged."""
         self._count()
         sums = torch.stack([self._sums, self._logged_sums]).cpu()
-        return torch.cat([sums, torch.tensor([[self._images], [self._logged_images]], dtype=torch.float64)], dim=1)
+        counts = [[self._images, self._replaced], [self._logged_images, self._logged_replaced]]
+        return torch.cat([sums, torch.tensor(counts, dtype=torch.float64)], dim=1)
 
     def load(self, state: Tensor) -> None:
         """Go on from a state."""
         self._waiting.clear()
         self._sums.copy_(state[0, :3])
         self._logged_sums.copy_(state[1, :3])
-        self._images, self._logged_images = round(float(state[0, 3])), round(float(state[1, 3]))
+        (self._images, self._replaced), (self._logged_images, self._logged_replaced) = state[:, 3:].round().long().tolist()
 
     @torch.no_grad()
     def _count(self) -> None:
@@ -109,9 +115,9 @@ class Meter:
             self._waiting.clear()
 
 
-def reduce_means(sums: Tensor, count: int) -> Means:
-    """Add float64 (3,) sums of loss and hits, and the count, over ranks, and divide."""
-    loss, top1, top5, images = sum_over_ranks(torch.cat([sums, sums.new_tensor([count])])).tolist()
+def reduce_means(sums: Tensor, count: int, replaced: int = 0) -> Means:
+    """Add float64 (3,) sums of loss and hits, and the counts, over ranks, and divide."""
+    loss, top1, top5, images, bad = sum_over_ranks(torch.cat([sums, sums.new_tensor([count, replaced])])).tolist()
     if images == 0:
         return Means(0.0, 0.0, 0.0, 0)
-    return Means(loss / images, 100 * top1 / images, 100 * top5 / images, round(images))
+    return Means(loss / images, 100 * top1 / images, 100 * top5 / images, round(images), round(bad))

@@ -28,6 +28,7 @@ def capture(run: Run, *, config: dict[str, Any], classes: tuple[str, ...]) -> di
         "epoch": run.epoch,
         "world_size": run.arithmetic.world_size,
         "config": config,
+        "pixels": run.pixels._asdict(),
         "classes": list(classes),
         "model": weights | mean_of_buffers(buffers),
         "buffers": buffers,

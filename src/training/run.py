@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from src.batch import Batch, Record, Tracker
+from src.batch import Batch, Pixels, Record, Tracker
 from src.distributed import StopVote, any_rank
 from src.draws import Purpose, seed_of
 from src.training.arithmetic import Arithmetic
@@ -30,6 +30,7 @@ class Run:
     """Everything the loop uses. `step`, the number of optimizer updates done, is the only progress."""
 
     arithmetic: Arithmetic
+    pixels: Pixels  # how the engine makes them
     rank: int
     seed: int
     device: torch.device
@@ -163,6 +164,7 @@ class Run:
             "train/loss": means.loss,
             "train/acc1": means.acc1,
             "train/acc5": means.acc5,
+            "data/bad_images": means.replaced,
             "time/epoch_seconds": timing.seconds,
         }
         if result is not None:
@@ -200,6 +202,7 @@ class Run:
             "train/loss": means.loss,
             "train/acc1": means.acc1,
             "train/acc5": means.acc5,
+            "data/bad_images": means.replaced,
             "train/lr": self.lr_at(self.step - 1),
             "time/images_per_second": means.images / max(timing.seconds, 1e-9),
             "time/data_wait_fraction": timing.waited / max(timing.seconds, 1e-9),

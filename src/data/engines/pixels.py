@@ -82,6 +82,8 @@ def write_row(decode: DecodeBox, source: Source, plan: BatchPlan, row: int, pixe
     index = int(plan.ids[row])
     try:
         encoded = source.read(index)
+        if encoded.width == 0:
+            raise DataError(f"{source.name(index)} was found to be bad when the index was made. Replace or remove the file.")
         if isinstance(geometry, BoxResize):
             x, y, width, height = plan.crops[row].tolist()
             side = geometry.image_size

@@ -51,7 +51,7 @@ class BetonSource:
     def __init__(
         self, path: Path, *, choose: Callable[[NDArray[np.int64]], NDArray[np.int64]], num_classes: int | None = None
     ) -> None:
-        self.path = path
+        self.path, self._name = path, path.name
         self._descriptor, self._opened = _open(path)
         weakref.finalize(self, os.close, self._descriptor)
         try:
@@ -89,7 +89,11 @@ class BetonSource:
 
     def name(self, index: int) -> str:
         """Return `<file>#<row in the file>`."""
-        return f"{self.path.name}#{self.ids.item(index)}"
+        return f"{self._name}#{self.ids.item(index)}"
+
+    def read_from(self, path: Path) -> None:
+        """Let those who open the file by its path (FFCV) open this copy of it."""
+        self.path = path
 
     def verify(self, stopped: Callable[[], bool] = lambda: False) -> str:
         """Read the whole file, and compare its sha256 with the one beside it.

@@ -1,5 +1,6 @@
 """The ImageFolder source: root/<class>/<image>, read as the files are."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,7 @@ class FolderSource:
         progress: Callable[[int, int], None],
     ) -> None:
         self._index, self._ids = open_index(root, choose=choose, cache_dir=cache_dir, threads=threads, progress=progress)
+        self.root, self._root = root, str(root)
         self.classes = self._index.classes
         self.labels = self._index.labels[self._ids]
         self.sizes = self._index.sizes[self._ids]
@@ -43,7 +45,7 @@ class FolderSource:
     def read(self, index: int) -> Encoded:
         """Return the file's bytes."""
         try:
-            with open(self._index.path(int(self._ids[index])), "rb", buffering=0) as file:
+            with open(self.path(index), "rb", buffering=0) as file:
                 data = file.read()
         except OSError as error:
             raise DataError(
@@ -52,17 +54,30 @@ class FolderSource:
         width, height = self.sizes[index].tolist()
         return Encoded(data, "codestream", width, height)
 
+    def path(self, index: int) -> str:
+        """Return where one image is read from."""
+        return os.path.join(self._root, self.relative(index))
+
+    def relative(self, index: int) -> str:
+        """Return one image's path below the root."""
+        return self._index.relative(int(self._ids[index]))
+
+    def read_from(self, root: Path) -> None:
+        """Read from now on from a copy of the chosen images, which lies below this root."""
+        self._root = str(root)
+
     def name(self, index: int) -> str:
         """Return `<split folder>/<class>/<file>`."""
         return f"{self._index.root.name}/{self._index.relative(int(self._ids[index]))}"
 
-    def problems(self, key: str) -> list[Problem]:
+    def problems(self, key: str, *, tolerate_bad: bool = False) -> list[Problem]:
         """List what is wrong with the chosen images: the first few by name, the rest by number.
 
         Args:
             key: the configuration's key of the folder, for the message.
+            tolerate_bad: whether single bad images are somebody else's matter.
         """
-        chosen = set(self._ids.tolist())
+        chosen = set() if tolerate_bad else set(self._ids.tolist())
         bad = [(self._index.path(index), fault) for index, fault in sorted(self._index.faults.items()) if index in chosen]
         shown = [Problem(path, None, f"{fault}. Replace or remove it.") for path, fault in bad[:_SHOWN]]
         if len(bad) > _SHOWN:

@@ -26,14 +26,22 @@ BOOKKEEPING = {
     "data.path",
     "data.train_path",
     "data.val_path",
+    "data.devkit_path",
     "data.cache_dir",
+    "data.copy_to",
+    "data.in_memory",
 }
 COMMANDS = [
     [],
     ["data=synthetic", "model=small_resnet", "optim=adam"],
+    ["data=ffcv"],
+    ["data=tar"],
     ["optim=sf_adamw", "model=custom", "model.factory=a:b", "model.kwargs={width: 3}"],
 ]
-HOW_IT_RUNS = {"run_name", "runs_dir", "resume", "dry_run", "profile_steps", "data.workers", "data.prefetch", "data.cache_dir"}
+HOW_IT_RUNS = {
+    *("run_name", "runs_dir", "resume", "dry_run", "profile_steps"),
+    *("data.workers", "data.prefetch", "data.cache_dir", "data.copy_to", "data.in_memory"),
+}
 
 
 def is_bookkeeping(key: str) -> bool:
@@ -115,3 +123,12 @@ def copy_with(part: Any, path: list[str], value: object) -> Any:
 
 def test_a_given_name_is_the_name() -> None:
     assert run_name(load(["run_name=mine", "seed=5"])) == "mine"
+
+
+def test_engines_that_make_the_same_pixels_are_the_same_run() -> None:
+    exact = [load([f"data.engine={engine}"]) for engine in ("auto", "torchvision", "nvimgcodec")]
+    assert len({run_name(config) for config in exact}) == 1
+    assert differences(exact[0], exact[1].model_dump(mode="json")) == []
+    other = load(["data.engine=dali"])
+    assert run_name(other) != run_name(exact[0])
+    assert differences(other, exact[1].model_dump(mode="json")) == [("data.engine", "torchvision", "dali")]

@@ -11,6 +11,7 @@ import torch
 
 from src import files
 from src.config import Config, load
+from src.training.checkpoint import SCHEMA
 
 MakeState = Callable[..., dict[str, Any]]
 Configure = Callable[..., Config]
@@ -34,7 +35,7 @@ def make_state() -> MakeState:
     def make(step: int, **more: Any) -> dict[str, Any]:
         weights = {"0.weight": torch.arange(12.0).view(3, 4) * step, "1.num_batches_tracked": torch.tensor(step)}
         optimizer = {"state": {0: {"momentum_buffer": torch.full((3, 4), float(step))}}, "param_groups": [{"lr": 0.1 * step}]}
-        return {"schema": 1, "step": step, "model": weights, "optimizer": optimizer, "history": [], **more}
+        return {"schema": SCHEMA, "step": step, "model": weights, "optimizer": optimizer, "history": [], **more}
 
     return make
 

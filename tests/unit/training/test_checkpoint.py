@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from src.training.checkpoint import CheckpointError, Checkpoints, Kept, load_file, parse, require_finite, serialise
+from src.training.checkpoint import SCHEMA, CheckpointError, Checkpoints, Kept, load_file, parse, require_finite, serialise
 
 MakeState = Callable[..., dict[str, Any]]
 
@@ -114,7 +114,7 @@ def test_code_in_a_checkpoint_is_refused_and_never_run(tmp_path: Path, make_stat
 @pytest.mark.parametrize(("content", "found"), [({"schema": 99}, "99"), ({"model": {}}, "None"), ([1, 2], "list")])
 def test_another_schema_is_refused_by_name(tmp_path: Path, content: Any, found: str) -> None:
     torch.save(content, tmp_path / "old.ckpt")
-    with pytest.raises(CheckpointError, match=rf"old\.ckpt is no checkpoint of schema 1 \(found: {found}\)"):
+    with pytest.raises(CheckpointError, match=rf"old\.ckpt is no checkpoint of schema {SCHEMA} \(found: {found}\)"):
         load_file(tmp_path / "old.ckpt")
 
 

@@ -63,7 +63,7 @@ def test_the_logits_are_not_changed() -> None:
     assert torch.equal(logits, before)
 
 
-def batches() -> list[tuple[Tensor, Tensor, Tensor]]:
+def batches() -> list[tuple[Tensor, Tensor, Tensor, int]]:
     generator = torch.Generator().manual_seed(0)
     sizes = (8, 3, 8, 1)
     return [
@@ -71,16 +71,18 @@ def batches() -> list[tuple[Tensor, Tensor, Tensor]]:
             torch.rand((), generator=generator),
             torch.randn(n, 10, generator=generator),
             torch.randint(0, 10, (n,), generator=generator),
+            n // 4,
         )
         for n in sizes
     ]
 
 
-def expected(rows: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[float, float, float, int]:
-    count = sum(len(labels) for _, _, labels in rows)
-    loss = sum(float(loss) * len(labels) for loss, _, labels in rows) / count
-    found = [slow_hits(logits, labels) for _, logits, labels in rows]
-    return loss, 100 * sum(h[0] for h in found) / count, 100 * sum(h[1] for h in found) / count, count
+def expected(rows: list[tuple[Tensor, Tensor, Tensor, int]]) -> tuple[float, float, float, int, int]:
+    count = sum(len(labels) for _, _, labels, _ in rows)
+    loss = sum(float(loss) * len(labels) for loss, _, labels, _ in rows) / count
+    found = [slow_hits(logits, labels) for _, logits, labels, _ in rows]
+    replaced = sum(row[3] for row in rows)
+    return loss, 100 * sum(h[0] for h in found) / count, 100 * sum(h[1] for h in found) / count, count, replaced
 
 
 def test_windows_and_epoch_divide_counts_and_never_average_averages() -> None:
@@ -92,7 +94,7 @@ def test_windows_and_epoch_divide_counts_and_never_average_averages() -> None:
         meter.update(*row)
     assert tuple(meter.window()) == pytest.approx(expected(rows[2:]))
     assert tuple(meter.epoch()) == pytest.approx(expected(rows))
-    assert tuple(meter.epoch()) == tuple(meter.window()) == (0.0, 0.0, 0.0, 0)
+    assert tuple(meter.epoch()) == tuple(meter.window()) == (0.0, 0.0, 0.0, 0, 0)
     meter.update(*rows[3])
     assert tuple(meter.window()) == tuple(meter.epoch()) == pytest.approx(expected(rows[3:]))
 
@@ -107,7 +109,7 @@ def test_a_meter_goes_on_from_its_state_to_the_last_bit() -> None:
     resumed = Meter(CPU)
     resumed.load(state)
     assert state.dtype == torch.float64
-    assert state.shape == (2, 4)
+    assert state.shape == (2, 5)
     for meter in (whole, resumed):
         meter.update(*rows[3])
     assert torch.equal(whole.state(), resumed.state())

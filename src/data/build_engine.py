@@ -1,0 +1,83 @@
+"""From the data's configuration to the engine that makes pixels."""
+
+from importlib.util import find_spec
+from typing import assert_never
+
+import torch
+from loguru import logger
+
+from src.batch import Engine, Source
+from src.config.data import DataConfig, EngineName
+from src.data.bad_images import BadImages
+
+
+def build_engine(
+    config: DataConfig, name: EngineName, source: Source, *, device: torch.device, threads: int, bad_images: BadImages | None = None
+) -> Engine:
+    """Build the engine that decodes this source for this rank.
+
+    Args:
+        config: the data's.
+        name: what choose_engine said.
+        source: as build_source opened it.
+        device: where batches end.
+        threads: that decode.
+        bad_images: what takes a bad image's place; None: it raises.
+
+    Raises:
+        ConfigError: if the engine is not installed.
+    """
+    on_gpu, prefetch = config.decoder == "gpu", config.prefetch
+    match name:
+        case "torchvision":
+            from src.data.engines.torchvision import TorchvisionEngine
+
+            return TorchvisionEngine(source, device=device, threads=threads, prefetch=prefetch, bad_images=bad_images)
+        case "nvimgcodec":
+            if on_gpu:
+                from src.data.engines.nvimgcodec_gpu import NvImageCodecGpuEngine
+
+                return NvImageCodecGpuEngine(source, device=device, threads=threads, prefetch=prefetch, bad_images=bad_images)
+            from src.data.engines.nvimgcodec import NvImageCodecEngine
+
+            return NvImageCodecEngine(source, device=device, threads=threads, prefetch=prefetch, bad_images=bad_images)
+        case "dali":
+            from src.data.engines.dali import DaliEngine
+
+            return DaliEngine(source, device=device, threads=threads, prefetch=prefetch, gpu_decoder=on_gpu, bad_images=bad_images)
+        case "ffcv":
+            from src.data.engines.ffcv import FfcvEngine
+            from src.data.sources.beton import BetonSource
+
+            assert isinstance(source, BetonSource), "the schema lets ffcv read .beton only"
+            return FfcvEngine(source, device=device, threads=threads, prefetch=prefetch, bad_images=bad_images)
+        case "auto":
+            raise AssertionError("choose_engine never returns auto")
+        case _:
+            assert_never(name)
+
+
+def choose_engine(config: DataConfig) -> EngineName:
+    """Return the engine that will be used: `auto` and a missing FFCV are settled here."""
+    name = config.engine
+    if name == "ffcv":
+        from src.data.engines.ffcv import why_not_importable
+
+        reason = why_not_importable()
+        if reason is None:
+            return name
+        name = "auto"
+        logger.warning(
+            f"FFCV IS NOT USED: {reason} The same .beton is read by data.engine={_auto(config)} instead, with the same order, "
+            "boxes and flips; pixels differ from FFCV's (bilinear, antialiased, instead of OpenCV's area filter)."
+        )
+    return _auto(config) if name == "auto" else name
+
+
+def _auto(config: DataConfig) -> EngineName:
+    if config.decoder == "gpu":
+        return "nvimgcodec"
+    try:
+        return "nvimgcodec" if find_spec("nvidia.nvimgcodec") is not None else "torchvision"
+    except ModuleNotFoundError:  # nothing of NVIDIA's is installed
+        return "torchvision"
