@@ -169,6 +169,11 @@ def open_cached(
     return index, ids
 
 
+def faults_of_chosen(faults: dict[int, str], ids: NDArray[np.int64]) -> dict[int, str]:
+    """Turn faults by id into faults by place among the chosen ids."""
+    return {place: faults[index] for place, index in enumerate(ids.tolist()) if index in faults} if faults else {}
+
+
 def digest(text: str) -> str:
     """Return 32 hex digits that tell one text from another."""
     return hashlib.sha256(os.fsencode(text)).hexdigest()[:32]

@@ -1,0 +1,97 @@
+"""The classes of ImageNet's flat validation tar, from the official devkit.
+
+The devkit numbers the classes 1 to 1,000 (ILSVRC2012_ID) in an order of its own. A label is the place of the class's wnid among the
+sorted wnids: to take one for the other gives an accuracy of 0.1 %. `data/meta.mat` translates.
+"""
+
+import io
+import os
+import tarfile
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from src.batch import DataError
+
+_MOST = 2**24  # bytes of one file of the devkit; meta.mat has 100 kB
+_TRUTH, _META = "data/ILSVRC2012_validation_ground_truth.txt", "data/meta.mat"
+
+
+class Devkit(NamedTuple):
+    """Who is what in the validation split.
+
+    Attributes:
+        classes: the wnids, sorted; a label is a position in them.
+        labels: of validation image number 1, 2, ...
+    """
+
+    classes: tuple[str, ...]
+    labels: tuple[int, ...]
+
+
+def read_devkit(path: Path) -> Devkit:
+    """Read the devkit from its tar.gz or its folder.
+
+    Raises:
+        DataError: it cannot be used. The message names it and the reason.
+    """
+    try:
+        truth, meta = _files(path)
+    except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read as ImageNet's devkit ({error}). {_FETCH}") from error
+    wnids = _wnids(path, meta)
+    classes = tuple(sorted(wnids.values()))
+    places = {name: label for label, name in enumerate(classes)}
+    numbers = truth.split()
+    wrong = next((number for number in numbers if not number.isdigit() or int(number[:9]) not in wnids), None)
+    if wrong is not None or not numbers:
+        tells = f"tells of a class {wrong[:20]!r}" if wrong is not None else "is empty"
+        raise DataError(f"{path}: {_TRUTH} {tells}, and {_META} knows 1 to {len(wnids):,}. {_FETCH}")
+    return Devkit(classes, tuple(places[wnids[int(number)]] for number in numbers))
+
+
+def stamp(path: Path) -> list[Any]:
+    """Return the devkit's state, for a cache's key: its name, and size and mtime of its files."""
+    files = [path / _TRUTH, path / _META] if path.is_dir() else [path]
+    states = [file.stat() if file.exists() else None for file in files]
+    return [str(path.resolve()), *([state.st_size, state.st_mtime_ns] if state else None for state in states)]
+
+
+_FETCH = "Set data.devkit_path to ILSVRC2012_devkit_t12.tar.gz as it is published, or to the folder made from it."
+
+
+def _files(path: Path) -> tuple[bytes, bytes]:
+    if path.is_dir():
+        root = next((folder for folder in (path, path / "ILSVRC2012_devkit_t12") if (folder / _META).is_file()), path)
+        return _head(root / _TRUTH), _head(root / _META)
+    found: dict[str, bytes] = {}
+    with tarfile.open(path) as archive:
+        for member in archive:
+            wanted = next((name for name in (_TRUTH, _META) if f"/{member.name}".endswith(f"/{name}")), None)
+            if wanted is not None and member.isreg() and member.size <= _MOST and (file := archive.extractfile(member)):
+                found[wanted] = file.read()
+            if len(found) == 2:
+                return found[_TRUTH], found[_META]
+    raise DataError(f"{path} lacks {', '.join(name for name in (_TRUTH, _META) if name not in found)}. {_FETCH}")
+
+
+def _head(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(_MOST)
+
+
+def _wnids(path: Path, meta: bytes) -> dict[int, str]:
+    """Return ILSVRC2012_ID to wnid, of the classes that are told apart: synsets without children."""
+    try:
+        import scipy.io  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise DataError(f"{path}: {_META} is a MATLAB file, read by scipy. Run pip install 'imagenet-trainer[devkit]'.") from error
+    try:
+        rows = scipy.io.loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"].reshape(-1)
+        leaves = [row for row in rows if int(row["num_children"]) == 0]
+        wnids = {int(row["ILSVRC2012_ID"]): os.fspath(str(row["WNID"])) for row in leaves}
+    except Exception as error:  # scipy raises whatever it meets in a damaged file
+        raise DataError(f"{path}: {_META} cannot be read ({type(error).__name__}: {error}). {_FETCH}") from error
+    if sorted(wnids) != list(range(1, len(leaves) + 1)) or len(set(wnids.values())) != len(leaves) or not leaves:
+        raise DataError(f"{path}: the classes in {_META} are not numbered from 1 on, one wnid each. {_FETCH}")
+    return wnids

@@ -1,0 +1,248 @@
+"""From a tar's headers to where its members lie. Reads 512 bytes a member, and trusts none of them.
+
+Format: POSIX.1-1988 ustar, POSIX.1-2001 pax, and GNU tar's long names and large numbers (GNU tar's manual, "Basic Tar Format").
+Every header carries a checksum, so a changed name, size or type is noticed; a name that is kept outside of the header (pax, GNU
+long name) carries none. What is noticed neither: that the last members, of 1 MiB at most, were overwritten with zeros.
+"""
+
+import os
+from array import array
+from typing import NoReturn
+
+from src.batch import DataError
+
+_BLOCK = 512
+_ZEROS = bytes(_BLOCK)
+_MOST_EXTRA = 2**20  # bytes of one pax header or long name
+_MOST_PADDING = 2**20  # bytes of zeros behind the end mark; tars are padded to 10 KiB, or to what -b says
+_PIECE = 2**18
+_FILE, _FOLDER = (b"0", b"\0", b"7"), b"5"
+_LABEL = b"V"
+_REFUSED = {
+    b"1": "is a hard link",
+    b"2": "is a symbolic link",
+    b"3": "is a device",
+    b"4": "is a device",
+    b"6": "is a pipe",
+    b"S": "is stored sparsely",
+    b"M": "continues a member of another volume",
+    b"D": "is a folder of an incremental backup",
+}
+_COMPRESSED = {
+    b"\x1f\x8b": ("gzip", "gunzip"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "unzstd"),
+    b"BZh": ("bzip2", "bunzip2"),
+    b"\xfd7zXZ": ("xz", "unxz"),
+    b"\x04\x22\x4d\x18": ("lz4", "unlz4"),
+}
+
+
+class Listing:
+    """The files of one tar, by columns, in the tar's order.
+
+    Attributes:
+        names: paths within the tar, without "./" and doubled slashes.
+        starts: where each file's bytes begin, counted from the start of the outermost file.
+        lengths: bytes of each.
+        folders: paths of the folders that the tar tells of.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.starts = array("q")
+        self.lengths = array("q")
+        self.folders: list[str] = []
+
+
+def list_members(descriptor: int, start: int, end: int) -> Listing:
+    """Walk a tar that lies at these bytes of an open file.
+
+    Raises:
+        DataError: what is wrong, and at which byte. The caller puts the tar's name before it.
+    """
+    walk = _Walk(descriptor, start, end)
+    while walk.step():
+        pass
+    return walk.found
+
+
+class _Walk:
+    def __init__(self, descriptor: int, start: int, end: int) -> None:
+        self.found = Listing()
+        self._descriptor, self._at, self._start, self._end = descriptor, start, start, end
+        self._long_name: str | None = None
+        self._next: dict[str, str] = {}  # pax records of the next member
+        self._all: dict[str, str] = {}  # pax records of all that follow
+
+    def step(self) -> bool:
+        """Take one header; return whether there are more."""
+        at = self._at
+        block = self._read(at, _BLOCK)
+        if len(block) < _BLOCK:
+            refuse(
+                f"is truncated: it ends at byte {self._end:,}, where another member or the end mark should stand", self._hint(b"")
+            )
+        if block == _ZEROS:
+            self._check_end()
+            return False
+        if not _is_sound(block):
+            refuse(f"holds no sound header at byte {at:,}: its checksum is wrong", self._hint(block))
+        kind = block[156:157]
+        size = _number(block[124:136], at)
+        if kind in b"LKxXg":
+            self._extra(kind, size)
+            return True
+        self._member(block, kind, size)
+        return True
+
+    def _member(self, block: bytes, kind: bytes, size: int) -> None:
+        records = {**self._all, **self._next}
+        name = self._name(block, records)
+        if any(key.startswith("GNU.sparse.") for key in records):
+            kind = b"S"
+        if "size" in records:
+            size = _decimal(records["size"], self._at)
+        self._long_name, self._next = None, {}
+        if kind in _FILE and name.endswith("/"):
+            kind = _FOLDER  # as tars did before there was a type for it
+        clean = _clean(name, self._at)
+        data = self._at + _BLOCK
+        if kind == _FOLDER:
+            if clean:
+                self.found.folders.append(clean)
+            self._at = data
+            return
+        if kind not in _FILE and kind != _LABEL:
+            why = _REFUSED.get(kind, f"is of the unknown type {kind!r}")
+            refuse(f"holds {name}, which {why} (byte {self._at:,})", "Write the tar anew from plain files")
+        if size > self._end - data:
+            refuse(
+                f"is truncated: {name} at byte {data:,} should have {size:,} bytes, and {max(0, self._end - data):,} are there",
+                _AGAIN,
+            )
+        if kind != _LABEL:
+            if not clean:
+                refuse(f"holds a file without a name (byte {self._at:,})", "Write it anew")
+            self.found.names.append(clean)
+            self.found.starts.append(data)
+            self.found.lengths.append(size)
+        self._at = data + _padded(size)
+
+    def _extra(self, kind: bytes, size: int) -> None:
+        """Take a header whose data describe what follows."""
+        if size > _MOST_EXTRA:
+            refuse(f"is damaged: a header of {size:,} bytes at byte {self._at:,}", _AGAIN)
+        data = self._read(self._at + _BLOCK, size)
+        if len(data) < size:
+            refuse(f"is truncated: it ends at byte {self._end:,}, within a header", _AGAIN)
+        if kind == b"L":
+            self._long_name = os.fsdecode(data.split(b"\0", 1)[0])
+        elif kind == b"g":
+            self._all |= _records(data, self._at)
+        elif kind in b"xX":
+            self._next = _records(data, self._at)
+        self._at += _BLOCK + _padded(size)
+
+    def _name(self, block: bytes, records: dict[str, str]) -> str:
+        if "path" in records:
+            return records["path"]
+        if self._long_name is not None:
+            return self._long_name
+        name = block[:100].split(b"\0", 1)[0]
+        prefix = block[345:500].split(b"\0", 1)[0] if block[257:263] == b"ustar\0" else b""
+        return os.fsdecode(prefix + b"/" + name if prefix else name)
+
+    def _check_end(self) -> None:
+        """Two blocks of zeros end a tar, and nothing but zeros may follow: else damage could hide all that comes behind it."""
+        at = self._at
+        if self._end - at > _MOST_PADDING:
+            refuse(f"holds {self._end - at:,} bytes behind its end mark at byte {at:,}", _BEHIND)
+        while at < self._end:
+            piece = self._read(at, _PIECE)
+            if not piece:
+                refuse(f"became shorter while it was read: it ends at byte {at:,}", "Start again")
+            if piece.count(0) != len(piece):
+                place = at + len(piece) - len(piece.lstrip(b"\0"))
+                refuse(f"holds data at byte {place:,}, behind the end mark at byte {self._at:,}", _BEHIND)
+            at += len(piece)
+
+    def _read(self, at: int, count: int) -> bytes:
+        return os.pread(self._descriptor, max(0, min(count, self._end - at)), at)
+
+    def _hint(self, block: bytes) -> str:
+        block = block or self._read(self._start, _BLOCK)
+        if self._at == self._start:
+            for magic, (name, command) in _COMPRESSED.items():
+                if block.startswith(magic):
+                    return f"It is compressed with {name}, and images in it cannot be read in place: {command} it first"
+            return "It is no tar"
+        return _AGAIN
+
+
+_AGAIN = "Copy it again from where it came from"
+_BEHIND = "It is damaged (copy it again), or several tars were written one behind the other (name them one by one)"
+
+
+def refuse(reason: str, remedy: str) -> NoReturn:
+    """Raise what the caller completes with the tar's name."""
+    raise DataError(f"{reason}. {remedy}.")
+
+
+def _is_sound(block: bytes) -> bool:
+    """Compare the header's checksum: the sum of its bytes, with spaces in the checksum's own place."""
+    field = block[148:156]
+    told, found = _octal(field), sum(block) - sum(field) + 8 * 32
+    if told == found:
+        return True
+    return told == found - 256 * sum(byte > 127 for byte in block[:148] + block[156:])  # signed, as some old tars counted
+
+
+def _octal(field: bytes) -> int | None:
+    digits = field.strip(b" \0")
+    if not digits:
+        return 0
+    if digits.strip(b"01234567"):
+        return None
+    return int(digits, 8)
+
+
+def _number(field: bytes, at: int) -> int:
+    """Read a size: octal digits, or binary behind a set bit (GNU, star)."""
+    number = int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big") if field[0] == 0x80 else _octal(field)
+    if number is None:
+        refuse(f"is damaged: the header at byte {at:,} tells of a size {field!r}", _AGAIN)
+    return number
+
+
+def _decimal(text: str, at: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 20):
+        refuse(f"is damaged: the header before byte {at:,} tells of a size {text[:30]!r}", _AGAIN)
+    return int(text)
+
+
+def _records(data: bytes, at: int) -> dict[str, str]:
+    """Parse pax records: `<length> <key>=<value>` and a line's end, the length counting all of it."""
+    records: dict[str, str] = {}
+    position = 0
+    while position < len(data) and data[position]:
+        space = data.find(b" ", position, position + 10)
+        digits = data[position:space] if space > 0 else b""
+        length = int(digits) if digits.isdigit() else 0
+        line = data[space + 1 : position + length]
+        key, equals, value = line.partition(b"=")
+        if length > len(data) - position or not line.endswith(b"\n") or not equals:
+            refuse(f"is damaged: the pax header at byte {at:,} holds a bad record", _AGAIN)
+        records[os.fsdecode(key)] = os.fsdecode(value[:-1])
+        position += length
+    return records
+
+
+def _clean(name: str, at: int) -> str:
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if ".." in parts or "\0" in name:
+        refuse(f"holds the path {name!r} (byte {at:,})", "Write it anew, from within its folder")
+    return "/".join(parts)
+
+
+def _padded(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK
