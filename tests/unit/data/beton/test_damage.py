@@ -63,7 +63,7 @@ DAMAGES = {
     "many fields": (2, "<H", 65535, "the descriptors of its 65535 fields end at byte 68,221,959"),
     "many samples": (8, "<Q", 2**63, "the metadata of its 9,223,372,036,854,775,808 samples ends at byte"),
     "pointer in the metadata": (FIRST_ROW + POINTER, "<Q", 100, "1 samples point outside the data region"),
-    "pointer beyond": (FIRST_ROW + 2 * ROW + POINTER, "<Q", 2**64 - 1, "outside the data region (2,394 to 8,388,608) (the first is #2)"),
+    "pointer beyond": (FIRST_ROW + 2 * ROW + POINTER, "<Q", 2**64 - 1, "region (2,394 to 8,388,608) (the first is #2)"),
     "pointer into an image": (FIRST_ROW + POINTER, "<Q", DATA_AT + 9, "1 samples start in no allocation (the first is #0)"),
     "pointer to another": (FIRST_ROW + 24 + POINTER, "<Q", DATA_AT, "in the allocation of another sample (the first is #1)"),
     "raw size": (FIRST_ROW + 3 * ROW + 1, "<H", 24, "are raw, but their size is not width * height * 3 (the first is #3)"),
