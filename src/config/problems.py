@@ -1,6 +1,6 @@
 """Pydantic's findings in our words: the dotted path that a user types, the value, and the fix."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, get_args, get_origin
 
@@ -12,12 +12,17 @@ from src.config.errors import AsTyped, Problem, nearest
 from src.config.schema import Config
 
 
-def problems_of(error: ValidationError) -> list[Problem]:
-    """Translate every finding; a finding about one of several allowed types is told once."""
+def problems_of(error: ValidationError, path_of: Callable[[tuple[int | str, ...]], str] | None = None) -> list[Problem]:
+    """Translate every finding; a finding about one of several allowed types is told once.
+
+    Args:
+        error: pydantic's.
+        path_of: from pydantic's location to the key that a user types; by default as the trainer's configuration has it.
+    """
     found: dict[tuple[str, str], Problem] = {}
     by_path: dict[str, list[ErrorDetails]] = {}
     for detail in error.errors():
-        by_path.setdefault(_dotted(detail["loc"]), []).append(detail)
+        by_path.setdefault((path_of or _dotted)(detail["loc"]), []).append(detail)
     for path, details in by_path.items():
         for problem in _translate(path, details):
             found[problem.path, problem.fix] = problem

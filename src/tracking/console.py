@@ -3,7 +3,8 @@
 import logging
 import math
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +53,45 @@ def counting(console: Console, what: str) -> Iterator["Counting"]:
         TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True
     ) as bar:
         yield _Bar(what, bar)
+
+
+@contextmanager
+def counting_bytes(console: Console, what: str) -> Iterator[Callable[[int, int, int], None]]:
+    """Show how far writing a large file is: called with (images done, images in all, bytes so far); says images/s and size."""
+    rate = _Rate()
+    if not console.is_terminal:
+        told = [0]
+
+        def log(done: int, total: int, size: int) -> None:
+            tenth = 10 * done // max(total, 1)
+            if tenth != told[0] and total >= 1000:
+                told[0] = tenth
+                logger.info(f"{what}: {done:,} of {total:,} images, {rate.of(done):,.0f} images/s, {size / 2**20:,.0f} MiB")
+
+        yield log
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+
+        def show(done: int, total: int, size: int) -> None:
+            text = f"{what}  {rate.of(done):,.0f} images/s  {size / 2**20:,.0f} MiB"
+            bar.update(task, completed=done, total=total, description=text)
+
+        yield show
+
+
+class _Rate:
+    """Images a second since counting began, or began anew."""
+
+    def __init__(self) -> None:
+        self._start, self._last = time.monotonic(), 0
+
+    def of(self, done: int) -> float:
+        if done < self._last:
+            self._start = time.monotonic()
+        self._last = done
+        return done / max(time.monotonic() - self._start, 1e-3)
 
 
 class Counting:

@@ -12,8 +12,9 @@ from src.config import Config, load
 from src.config.compose import compose_tree
 from src.config.overrides import CONF_DIR, groups
 from src.config.problems import known_keys
+from src.config.writer import WriterConfig, load_writer
 
-FILES = sorted(CONF_DIR.glob("**/*.yaml"))
+FILES = sorted({*CONF_DIR.glob("**/*.yaml")} - {CONF_DIR / "ffcv_writer.yaml"})
 CHOICES = [(group, choice) for group, choices in groups().items() for choice in choices]
 WHOLE_TREE = sorted(groups().keys() - Config.model_fields.keys())  # experiment and debug speak of every group
 NEEDED = {("model", "custom"): ["model.factory=my_module:build"]}
@@ -82,3 +83,10 @@ def test_a_typed_value_wins_over_an_experiment_and_a_debug_file(group: str, choi
 def test_debug_wins_over_an_experiment() -> None:
     config = load(["debug=fast", "experiment=demo"])
     assert (config.epochs, config.data.subset, config.data.name) == (2, "tiny", "fashion_mnist")
+
+
+def test_every_key_of_the_writer_has_its_default_in_its_file() -> None:
+    lines = (CONF_DIR / "ffcv_writer.yaml").read_text()
+    assert lines.startswith("# python -m src.ffcv_writer ")
+    assert set(yaml.safe_load(lines)) == set(WriterConfig.model_fields)
+    assert load_writer([]).writer.target == "data/ffcv"
