@@ -144,9 +144,17 @@ def resize_centre_crop(image: NDArray[np.uint8], resize_size: int, image_size: i
         uint8 (image_size, image_size, 3).
     """
     height, width = image.shape[:2]
+    return centre(resize(image, evaluation_size(height, width, resize_size), interpolation), image_size)
+
+
+def evaluation_size(height: int, width: int, resize_size: int) -> tuple[int, int]:
+    """Return the height and width to which torchvision's Resize(resize_size) resizes."""
     short, long = min(height, width), max(height, width)
     longer = int(resize_size * long / short)
-    new_height, new_width = (longer, resize_size) if height > width else (resize_size, longer)
-    resized = resize(image, (new_height, new_width), interpolation)
-    top, left = round((new_height - image_size) / 2.0), round((new_width - image_size) / 2.0)
-    return resized[top : top + image_size, left : left + image_size]
+    return (longer, resize_size) if height > width else (resize_size, longer)
+
+
+def centre(image: Tensor, image_size: int) -> Tensor:
+    """Cut torchvision's CenterCrop(image_size) from (H, W, 3)."""
+    top, left = (round((side - image_size) / 2.0) for side in image.shape[:2])
+    return image[top : top + image_size, left : left + image_size]
