@@ -10,7 +10,7 @@ import numpy as np
 from src.batch import Encoded, Source
 from src.config import load
 from src.data.build import build_source
-from tests.contracts import source_beton
+from tests.contracts import source_beton, source_tar
 from tests.pictures import KINDS, encode, write_files
 
 
@@ -31,7 +31,7 @@ class Entry(NamedTuple):
         write: makes one below a folder, and says what is in it.
         open: opens it, as the trainer does.
         damage: breaks it, and returns the words that the refusal must hold; None where nothing can break.
-        outlives_deletion: who has it open keeps the deleted file's content, as it is mapped into memory.
+        outlives_deletion: who has it open keeps the deleted file's content, as it is mapped into memory, or open.
     """
 
     write: Callable[[Path], Written]
@@ -81,6 +81,9 @@ SOURCES = {
     "folder": Entry(_write_folder, _open_folder, _damage_folder),
     "synthetic": Entry(_write_synthetic, _open_synthetic, None),
     "beton": Entry(source_beton.write, source_beton.open_, source_beton.damage, outlives_deletion=True),
+    "tar": Entry(source_tar.write_folders, source_tar.open_, source_tar.damage, outlives_deletion=True),
+    "imagenet_tar": Entry(source_tar.write_class_tars, source_tar.open_, source_tar.damage, outlives_deletion=True),
+    "webdataset": Entry(source_tar.write_shards, source_tar.open_, source_tar.damage, outlives_deletion=True),
 }
 
 
