@@ -106,7 +106,8 @@ def write_beton(
         digest = _read_back(temporary, filled, pool, stopped, progress)
         skipped = filled.bad
         settings = {**recipe._asdict(), "page_size": pages.page_size}
-        mark = beside.fingerprint(file.fileno(), read_layout(file.fileno()))
+        starts, ends = (column.astype(np.int64) for column in (filled.table["ptr"], filled.table["ptr"] + filled.table["size"]))
+        mark = beside.fingerprint(file.fileno(), read_layout(file.fileno()), starts, ends)
         told = beside.Sidecar(source.classes, size, len(filled.rows), digest, mark, settings, skipped, [], verified=True)
         write_atomically(beside.sidecar_path(target), beside.render(told))
         os.replace(temporary, target)

@@ -60,7 +60,7 @@ class BetonSource:
             raise DataError(f"{path} {error}. {_REMEDY}") from None
         found = beside.load(path)
         if found is not None:
-            beside.check(found, path, self._descriptor, layout)
+            beside.check(found, path, self._descriptor, layout, table.starts, table.ends)
         self.named, self._sha256 = found is not None, found.sha256 if found is not None else None
         self.classes = self._classes(table.labels, found, num_classes)
         self.ids = np.asarray(choose(table.labels), np.int64)

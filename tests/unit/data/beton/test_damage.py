@@ -182,4 +182,6 @@ def test_a_thousand_corruptions_are_refused_or_read_cleanly(tmp_path, beside):
             if damaged != sound:
                 with pytest.raises(DataError, match="its sha256 is"):
                     source.verify()
+    if beside:  # images so small are within the fingerprint
+        del counts["bad images"]
     assert min(counts.values()) > 20, counts
