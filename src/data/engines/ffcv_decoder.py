@@ -21,6 +21,7 @@ from PIL import Image
 from src.batch import DataError
 from src.config import ConfigError, Problem
 from src.data.beton.format import JPEG, RAW
+from src.data.engines.ffcv_jpeg import compile_check
 from src.data.sources.beton import BetonSource
 
 _INSTALL = (
@@ -166,7 +167,7 @@ def compiled_decoder() -> Callable[..., None]:
     nothing = np.zeros(0, np.uint64)
     manager = loaded.manager(None, nothing, nothing)
     read, decode_jpeg, resize = manager.compile_reader(), Compiler.compile(imdecode), Compiler.compile(resize_crop)
-    is_complete, mirror = Compiler.compile(_is_complete), Compiler.compile(_mirror)
+    is_complete, mirror = compile_check(Compiler.compile), Compiler.compile(_mirror)
 
     def decode(  # type: ignore[no-untyped-def]
         ids, boxes, flips, destination, scratch, failed, usable, modes, sizes, pointers, storage
@@ -197,71 +198,6 @@ def compiled_decoder() -> Callable[..., None]:
     arguments = (row[::1], size[:, ::1], flag[::1], byte[:, :, :, ::1], byte[::1], flag[::1], *of_rows)
     compiled: Callable[..., None] = Compiler.compile(decode, numba.void(*arguments))
     return compiled
-
-
-def _is_complete(data: NDArray[np.uint8], width: int, height: int) -> bool:
-    """Tell whether a JPEG is of this size and defines every table that it uses (ITU-T T.81, annex B); compiled.
-
-    turbojpeg would silently scale a larger image down, fill a part of the memory with a smaller one, and take a table that is
-    missing from the image before, as FFCV keeps one decoder a thread.
-    """
-    if len(data) < 4 or data[0] != 0xFF or data[1] != 0xD8:
-        return False
-    position, frame, defined, needed = 2, 0, 0, 0  # bits 0-3 quantisation tables, 4-7 Huffman tables for DC, 8-11 for AC
-    while position + 2 <= len(data):
-        marker = data[position + 1]
-        if data[position] != 0xFF:
-            return False
-        if marker == 0xFF or marker == 0x01:
-            position += 1 if marker == 0xFF else 2
-            continue
-        if marker == 0xD9:
-            return frame > 0
-        if position + 4 > len(data):
-            return False
-        end = position + 2 + data[position + 2] * 256 + data[position + 3]
-        at = position + 4
-        if end > len(data) or marker < 0xC0 or 0xD0 <= marker <= 0xD8:
-            return False
-        if marker == 0xC4 or marker == 0xDB:
-            while at < end:
-                kind, table = data[at] >> 4, data[at] & 15
-                if kind > 1 or table > 3:
-                    return False
-                defined |= 1 << (table + (4 + 4 * kind if marker == 0xC4 else 0))
-                if marker == 0xDB:
-                    at += 65 + 64 * kind
-                else:
-                    at += 17 + data[at + 1 : at + 17].sum()
-        elif marker == 0xC0 or marker == 0xC1 or marker == 0xC2:  # baseline, extended, progressive
-            if frame or end - at < 6 or end - at != 6 + 3 * data[at + 5]:
-                return False
-            if data[at + 1] * 256 + data[at + 2] != height or data[at + 3] * 256 + data[at + 4] != width:
-                return False
-            frame = np.int64(marker)
-            for component in range(data[at + 5]):
-                needed |= 1 << (data[at + 8 + 3 * component] & 15)
-            components = data[at + 5]
-        elif marker == 0xDA:
-            if not frame or end - at < 6 or end - at != 4 + 2 * data[at]:
-                return False
-            first, refines = data[end - 3], data[end - 1] >> 4
-            for component in range(data[at]):
-                tables = data[at + 2 + 2 * component]
-                if frame != 0xC2 or (first == 0 and refines == 0):
-                    needed |= 1 << (4 + (tables >> 4))
-                if frame != 0xC2 or first > 0:
-                    needed |= 1 << (8 + (tables & 15))
-            if needed & ~defined:
-                return False
-            if frame != 0xC2 and data[at] == components:
-                return True  # all there is, whether whole or not will be seen in decoding
-            while end + 1 < len(data) and (data[end] != 0xFF or data[end + 1] == 0 or 0xD0 <= data[end + 1] <= 0xD7):
-                end += 1
-        elif marker < 0xE0 and marker != 0xDD:
-            return False  # arithmetic coding, lossless, hierarchical: the reference's
-        position = end
-    return False
 
 
 def _mirror(image: NDArray[np.uint8]) -> None:
