@@ -244,7 +244,7 @@ def test_a_writer_killed_at_any_instant_leaves_no_half_file(target):
     for version in range(1, 41):
         child = context.Process(target=write_version, args=(target, version))
         child.start()
-        child.join(float(rng.uniform(0, 1.3 * whole)))
+        child.join(float(rng.uniform(0, 4 * whole)))
         if child.exitcode is None:
             os.kill(child.pid, signal.SIGKILL)
         child.join(60)
@@ -259,4 +259,4 @@ def test_a_writer_killed_at_any_instant_leaves_no_half_file(target):
             assert "does not belong to train.beton" in str(error)
             outcomes["refused"] += 1
         assert all(name.startswith((".writing-", "train.beton")) for name in left_in(target.parent))
-    assert outcomes["old"] > 5, outcomes
+    assert min(outcomes["old"], outcomes["new"]) > 3, (outcomes, whole)
