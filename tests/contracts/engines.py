@@ -44,7 +44,19 @@ def _dali(source: Source, *, threads: int = 2, prefetch: int = 2, bad_images: Ba
     return DaliEngine(source, device=CPU, threads=threads, prefetch=prefetch, bad_images=bad_images)
 
 
-ENGINES: dict[str, BuildEngine] = {"torchvision": _torchvision, "nvimgcodec": _nvimgcodec, "dali": _dali}
+def _ffcv(source: Source, *, threads: int = 2, prefetch: int = 2, bad_images: BadImages | None = None) -> Engine:
+    from src.data.engines.ffcv import FfcvEngine, why_not_importable
+    from tests.contracts.engine_ffcv import converted
+
+    if (reason := why_not_importable()) is not None:
+        pytest.skip(reason)
+    if isinstance(source, Watched):
+        pytest.skip("FFCV reads the file itself, which a source cannot count or delay: see tests/unit/data/test_ffcv_engine.py")
+    with converted(source) as beton:
+        return FfcvEngine(beton, device=CPU, threads=threads, prefetch=prefetch, bad_images=bad_images)
+
+
+ENGINES: dict[str, BuildEngine] = {"torchvision": _torchvision, "nvimgcodec": _nvimgcodec, "dali": _dali, "ffcv": _ffcv}
 
 
 class Closeness(NamedTuple):
@@ -65,6 +77,9 @@ class Closeness(NamedTuple):
 CLOSENESS = {
     ("dali", "bilinear"): Closeness(0.5, 1, 20),  # DALI repeats the box's border, where torch leaves it out
     ("dali", "bicubic"): Closeness(1.5, 24, 24),  # torch rounds and clips between the two directions, DALI only at the end
+    # OpenCV does not antialias a box that is to grow in either direction; bit for bit in tests/unit/data/test_ffcv_engine.py.
+    ("ffcv", "bilinear"): Closeness(13, 255, 255),
+    ("ffcv", "bicubic"): Closeness(13, 255, 255),
 }
 
 

@@ -41,6 +41,12 @@ def reference(encoded: Encoded, crop: list[int], flip: bool, geometry: Geometry)
     return functional.horizontal_flip(image) if flip else image
 
 
+def centre_box(width: int, height: int, geometry: ResizeCentreCrop) -> list[int]:
+    """Return the box of an engine that cuts first and then resizes."""
+    side = max(1, int(geometry.image_size / geometry.resize_size * min(width, height)))
+    return [(width - side) // 2, (height - side) // 2, side, side]
+
+
 def check(source, engine: Engine, plans: list[BatchPlan], geometry: Geometry) -> None:
     """Compare every pixel and label with the reference: alike, or as close as this engine promises."""
     allowed = Closeness(0, 0, 0) if engine.pixels.exact else CLOSENESS[engine.pixels.engine, geometry.interpolation]
@@ -52,7 +58,11 @@ def check(source, engine: Engine, plans: list[BatchPlan], geometry: Geometry) ->
         assert batch.images.shape == (len(plan.ids), 3, geometry.image_size, geometry.image_size)
         assert batch.labels.tolist() == source.labels[plan.ids].tolist()
         for row, index in enumerate(plan.ids.tolist()):
-            expected = reference(source.read(index), plan.crops[row].tolist(), bool(plan.flips[row]), geometry)
+            crop, shown = plan.crops[row].tolist(), geometry
+            if engine.pixels.eval_crop == "centre box" and isinstance(geometry, ResizeCentreCrop):
+                crop = centre_box(*source.sizes[index].tolist(), geometry)
+                shown = BoxResize(geometry.image_size, geometry.interpolation)
+            expected = reference(source.read(index), crop, bool(plan.flips[row]), shown)
             difference = (batch.images[row].int() - expected.int()).abs()
             found = Closeness(difference.float().mean().item(), difference[:, 1:-1, 1:-1].max().item(), difference.max().item())
             place = f"{source.name(index)} in batch {number}, box {plan.crops[row]}, {geometry}"

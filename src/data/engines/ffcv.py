@@ -42,6 +42,11 @@ class FfcvEngine(ThreadedEngine):
         pixels = Pixels("ffcv", exact=False, eval_crop="centre box", interpolation="area")
         super().__init__(source, decode_box, pixels, device=device, threads=threads, prefetch=prefetch, bad_images=bad_images)
 
+    def close(self) -> None:
+        """Stop the threads, and let go of the file."""
+        super().close()
+        self._rows = self._rows._replace(storage=None)
+
     def _make(self, plan: BatchPlan, pixels: Tensor, geometry: Geometry, rows: range) -> list[Substitute]:
         """Make some rows of a batch, all at once; then the odd ones by the reference, one after the other."""
         part = slice(rows.start, rows.stop)

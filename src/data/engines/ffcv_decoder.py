@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from loguru import logger
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -92,6 +93,11 @@ def read_rows(source: BetonSource) -> Rows:
     modes: NDArray[np.uint8] = np.ascontiguousarray(image["mode"])
     pointers: NDArray[np.uint64] = np.ascontiguousarray(image["data_ptr"])
     usable = _usable(modes, sizes, pointers, starts, lengths)
+    if not usable.all():
+        logger.warning(
+            f"{np.count_nonzero(~usable):,} of the {len(usable):,} samples of {source.path} cannot be given to FFCV, as its allocation "
+            "table does not tell where they end, or they are too large: they are made as data.engine=torchvision makes them."
+        )
     with loaded.manager(reader, starts, lengths).schedule_epoch(None) as context:
         return Rows(usable, modes, sizes, pointers, context.state)
 
