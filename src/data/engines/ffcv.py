@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from src.batch import BatchPlan, BoxResize, Geometry, Pixels
+from src.batch import BatchPlan, BoxResize, DataError, Geometry, Pixels
 from src.data.bad_images import BadImages, Substitute
 from src.data.engines.ffcv_decoder import compiled_decoder, read_rows, require_ffcv
 from src.data.engines.ffcv_decoder import why_not_importable as why_not_importable
@@ -49,25 +49,31 @@ class FfcvEngine(ThreadedEngine):
 
     def _make(self, plan: BatchPlan, pixels: Tensor, geometry: Geometry, rows: range) -> list[Substitute]:
         """Make some rows of a batch, all at once; then the odd ones by the reference, one after the other."""
-        part = slice(rows.start, rows.stop)
-        ids, flips = np.array(plan.ids[part], np.int64), np.array(plan.flips[part], np.bool_)
-        sizes = self._rows.sizes[ids]
         if not isinstance(geometry, BoxResize):
-            every = centre_boxes(self._rows.sizes[plan.ids], geometry.image_size / geometry.resize_size)
-            plan, geometry = plan._replace(crops=every), BoxResize(geometry.image_size, geometry.interpolation)
-        boxes = np.array(plan.crops[part], np.int32, order="C")
-        failed = np.empty(len(ids), np.bool_)
-        self._source.read(int(ids[0]))  # which looks whether the file is still the one that was opened
-        self._check(ids, boxes, sizes)
+            boxes = centre_boxes(self._rows.sizes[plan.ids], geometry.image_size / geometry.resize_size)
+            plan, geometry = plan._replace(crops=boxes), BoxResize(geometry.image_size, geometry.interpolation)
         try:
-            self._decode(ids, boxes, flips, pixels[part].numpy(), self._scratch(), failed, *self._rows)
+            failed = self._decoded_rows(plan, pixels, slice(rows.start, rows.stop))
+        except DataError:
+            raise
         except Exception as error:
-            error.add_note(f"while making the pixels of {', '.join(self._source.name(index) for index in ids.tolist())}")
+            names = ", ".join(self._source.name(index) for index in plan.ids[rows.start : rows.stop].tolist())
+            error.add_note(f"while making the pixels of {names}")
             raise
         substitutes: list[Substitute] = []
         for row in (np.flatnonzero(failed) + rows.start).tolist():
             substitutes += super()._make(plan, pixels, geometry, range(row, row + 1))
         return substitutes
+
+    def _decoded_rows(self, plan: BatchPlan, pixels: Tensor, part: slice) -> NDArray[np.bool_]:
+        """Let FFCV make a part of a batch, and return which of its rows it could not make."""
+        ids, flips = np.array(plan.ids[part], np.int64), np.array(plan.flips[part], np.bool_)
+        boxes = np.array(plan.crops[part], np.int32, order="C")
+        self._source.read(int(ids[0]))  # which looks whether the file is still the one that was opened
+        self._check(ids, boxes, self._rows.sizes[ids])
+        failed = np.empty(len(ids), np.bool_)
+        self._decode(ids, boxes, flips, pixels[part].numpy(), self._scratch(), failed, *self._rows)
+        return failed
 
     def _check(self, ids: NDArray[np.int64], boxes: NDArray[np.int32], sizes: NDArray[np.int32]) -> None:
         """Raise ValueError where a box is empty or reaches outside its image: OpenCV would end the process."""

@@ -95,8 +95,8 @@ def read_rows(source: BetonSource) -> Rows:
     usable = _usable(modes, sizes, pointers, starts, lengths)
     if not usable.all():
         logger.warning(
-            f"{np.count_nonzero(~usable):,} of the {len(usable):,} samples of {source.path} cannot be given to FFCV, as its allocation "
-            "table does not tell where they end, or they are too large: they are made as data.engine=torchvision makes them."
+            f"{np.count_nonzero(~usable):,} of the {len(usable):,} samples of {source.path} cannot be given to FFCV, as its "
+            "allocation table does not tell where they end, or they are too large. They are made as torchvision makes them."
         )
     with loaded.manager(reader, starts, lengths).schedule_epoch(None) as context:
         return Rows(usable, modes, sizes, pointers, context.state)
