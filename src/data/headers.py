@@ -46,7 +46,7 @@ def read_header(path: str) -> Header:
 def header_of(data: Buffer) -> Header:
     """Look at an image whose bytes are at hand, by the same rules."""
     view = np.frombuffer(data, np.uint8)
-    return _header(lambda start, count: view[start : start + count].tobytes(), len(view))
+    return header_from(lambda start, count: view[start : start + count].tobytes(), len(view))
 
 
 def header_at(descriptor: int, start: int, length: int) -> Header:
@@ -55,7 +55,7 @@ def header_at(descriptor: int, start: int, length: int) -> Header:
     Raises:
         OSError: it cannot be read.
     """
-    return _header(lambda begin, count: os.pread(descriptor, count, start + begin), length)
+    return header_from(lambda begin, count: os.pread(descriptor, count, start + begin), length)
 
 
 def read_headers(
@@ -94,7 +94,8 @@ def read_headers(
     return faults
 
 
-def _header(read: Callable[[int, int], bytes], length: int) -> Header:
+def header_from(read: Callable[[int, int], bytes], length: int) -> Header:
+    """Look at an image that a function reads, from a first byte so many, by the same rules."""
     if length == 0:
         return Header(0, 0, "is empty")
     first = read(0, min(length, _FIRST))

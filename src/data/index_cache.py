@@ -174,6 +174,11 @@ def faults_of_chosen(faults: dict[int, str], ids: NDArray[np.int64]) -> dict[int
     return {place: faults[index] for place, index in enumerate(ids.tolist()) if index in faults} if faults else {}
 
 
+def numbered(count: int) -> tuple[str, ...]:
+    """Name classes that have no names."""
+    return tuple(f"class_{label:04d}" for label in range(count))
+
+
 def digest(text: str) -> str:
     """Return 32 hex digits that tell one text from another."""
     return hashlib.sha256(os.fsencode(text)).hexdigest()[:32]

@@ -54,11 +54,6 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS) and name[0] != "." and "/." not in name
 
 
-def numbered(count: int) -> tuple[str, ...]:
-    """Name classes that have no names."""
-    return tuple(f"class_{label:04d}" for label in range(count))
-
-
 def some(names: Iterable[str]) -> str:
     """List the first few names for a message."""
     shown = [name for _, name in zip(range(_SHOWN + 1), names, strict=False)]

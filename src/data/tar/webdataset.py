@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from src.batch import DataError
 from src.data.index import EXTENSIONS
-from src.data.tar.images import Arranged, Images, is_image, numbered, some
+from src.data.index_cache import numbered
+from src.data.tar.images import Arranged, Images, is_image, some
 
 _MOST_CLS, _MOST_JSON = 64, 2**20  # bytes
 _MOST_CLASSES = 1_000_000  # without names: a larger label is damage

@@ -1,0 +1,149 @@
+"""Reads bytes out of pages, and finds where the rows of a page lie.
+
+Of an uncompressed page only the bytes that are asked for are read. A compressed one must be read and decompressed whole for one
+image of it; a few of the last ones are kept, for rows that are asked for in the file's order.
+"""
+
+import zlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.batch import DataError
+from src.data.opened import OpenedFiles
+from src.data.parquet.arrow import decompress
+from src.data.parquet.pages import DICTIONARY, Page
+from src.data.parquet.values import Spans, hybrid, plain_spans
+
+_KEPT_PAGES, _KEPT_BYTES = 16, 2**26
+
+Read = Callable[[int, int], bytes]
+
+
+class Located(NamedTuple):
+    """Where the rows of a page lie.
+
+    Attributes:
+        page: that holds their bytes: the page itself, or the one with its dictionary.
+        starts: int64 (n,), first byte in that page, decompressed; -1 where the row has no value.
+        lengths: int64 (n,).
+    """
+
+    page: int
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+
+class PageReader:
+    """Pages of some files. Safe to use from many threads.
+
+    Args:
+        opened: the files.
+        table: int64 (p, 12), a `Page` a row.
+    """
+
+    def __init__(self, opened: OpenedFiles, table: NDArray[np.int64]) -> None:
+        self._opened, self._table = opened, table
+        self._kept: dict[int, bytes] = {}  # its single operations are atomic; no lock, which a fork could copy while it is held
+
+    def page(self, number: int) -> Page:
+        """Return one page's record."""
+        return Page(*self._table[number].tolist())
+
+    def read(self, number: int, start: int, length: int) -> bytes:
+        """Return bytes of a decompressed page.
+
+        Raises:
+            OSError: it cannot be read.
+            DataError: it is damaged. The reason only.
+        """
+        page = self.page(number)
+        if page.codec == 0:
+            return self._opened.read(page.file, page.at + start, length)
+        return self._whole(number, page)[start : start + length]
+
+    def locate(self, number: int) -> Located:
+        """Find where the rows of a data page lie.
+
+        Raises:
+            OSError: it cannot be read.
+            DataError: it is damaged. The reason only.
+        """
+        page = self.page(number)
+        read = self._reader(number, page)
+        present, begin = self._present(page, read)
+        count = int(present.sum())
+        starts, lengths = np.full(page.rows, -1, np.int64), np.zeros(page.rows, np.int64)
+        if page.encoding != DICTIONARY:
+            starts[present], lengths[present] = plain_spans(read, begin, page.size, count)
+            return Located(number, starts, lengths)
+        spans = self._dictionary(page.dictionary)
+        indices = self._indices(read, begin, page.size, count)
+        if count and not 0 <= indices.min() <= indices.max() < len(spans.starts):
+            raise DataError(f"its page asks for image {indices.max()} of a dictionary of {len(spans.starts):,}")
+        starts[present], lengths[present] = spans.starts[indices], spans.lengths[indices]
+        return Located(page.dictionary, starts, lengths)
+
+    def _dictionary(self, number: int) -> Spans:
+        page = self.page(number)
+        return plain_spans(self._reader(number, page), 0, page.size, page.entries)
+
+    def _indices(self, read: Read, begin: int, size: int, count: int) -> NDArray[np.int64]:
+        if count == 0:
+            return np.empty(0, np.int64)
+        data = read(begin, size - begin)
+        if not data or data[0] > 32:
+            raise DataError("its page does not tell the width of its indices")
+        return hybrid(data[1:], data[0], count)
+
+    def _present(self, page: Page, read: Read) -> tuple[NDArray[np.bool_], int]:
+        """Return bool (n,), which rows have a value, and where the values begin."""
+        if page.levels >= 0:
+            begin, levels = 0, self._opened.read(page.file, page.at - page.levels, page.levels)
+        elif page.deepest:
+            length = int.from_bytes(read(0, 4), "little")
+            begin = 4 + length
+            if begin > page.size:
+                raise DataError("the levels reach beyond their page")
+            levels = read(4, length)
+        else:
+            begin, levels = 0, b""
+        if not page.deepest:
+            return np.ones(page.rows, np.bool_), begin
+        return hybrid(levels, page.deepest.bit_length(), page.rows) == page.deepest, begin
+
+    def _reader(self, number: int, page: Page) -> Read:
+        if page.codec == 0 and page.crc < 0:
+            return lambda start, length: self._opened.read(page.file, page.at + start, length)
+        data = self._whole(number, page)
+        return lambda start, length: data[start : start + length]
+
+    def _whole(self, number: int, page: Page) -> bytes:
+        kept = self._kept.get(number)
+        if kept is not None:
+            return kept
+        before = max(0, page.levels)
+        stored = self._opened.read(page.file, page.at - before, before + page.stored)
+        if page.crc >= 0 and zlib.crc32(stored) != page.crc:
+            raise DataError("its page's checksum is wrong")
+        data = stored[before:]
+        if page.codec:
+            data = decompress(page.codec, data, page.size)
+        elif len(data) != page.size:
+            raise DataError(f"its page has {len(data):,} bytes where its header tells of {page.size:,}")
+        self._keep(number, data)
+        return data
+
+    def _keep(self, number: int, data: bytes) -> None:
+        if len(data) > _KEPT_BYTES // 4:
+            return
+        self._kept[number] = data
+        pages = list(self._kept.items())
+        size = sum(len(page) for _, page in pages)
+        for old, page in pages:
+            if size <= _KEPT_BYTES and len(self._kept) <= _KEPT_PAGES:
+                break
+            self._kept.pop(old, None)
+            size -= len(page)
