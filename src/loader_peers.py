@@ -157,7 +157,7 @@ def _torchvision_v2(task: Task) -> Any:
 
 
 def _timm(task: Task) -> Any:
-    """Use timm's create_loader without the colour jitter that it adds by default."""
+    """Use timm's create_loader without the colour jitter that it adds by default; its prefetcher normalises, on a CPU too."""
     from timm.data import create_dataset, create_loader
 
     dataset = create_dataset("", root=str(task.data))
@@ -175,7 +175,7 @@ def _timm(task: Task) -> Any:
         color_jitter=0.0,
         interpolation="bilinear",
         num_workers=task.workers,
-        use_prefetcher=False,
+        use_prefetcher=True,
         device=torch.device("cpu"),
         persistent_workers=True,
     )

@@ -115,7 +115,7 @@ class Process:
     def _pids(self) -> list[int]:
         """List the session's processes."""
         pids = []
-        for name in os.listdir("/proc"):  # noqa: PTH208 (this runs often)
+        for name in os.listdir("/proc"):
             if name.isdecimal():
                 with contextlib.suppress(OSError, ValueError):
                     if int(_stat(int(name))[3]) == self._process.pid:

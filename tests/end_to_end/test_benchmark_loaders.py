@@ -7,14 +7,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from torch import Tensor
 
+from src.loader_catalogue import CATALOGUE, Task
+from src.loader_contenders import check, run_pass
+from src.loader_options import Options
 from src.loader_results import compare, paired_ratio
-from src.loader_scratch import PREFIX
+from src.loader_scratch import PREFIX, prepare
 from tests.pictures import encode, write_files
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,18 +73,28 @@ def named(result: dict[str, Any]) -> tuple[str, str]:
     return result["best_engine"], result["best_peer"]
 
 
-def test_one_that_cannot_be_measured_is_told_and_the_rest_goes_on(pictures: Path, run_door: RunDoor) -> None:
-    # A process whose library cannot be imported stands for one that is not installed.
-    broken = write_files(pictures.parent / "broken", {"timm/__init__.py": b"raise ImportError('no timm today')\n"})
+@pytest.mark.parametrize(
+    ("library", "reason"),
+    [
+        (b"raise ImportError('no timm today')", "not installed: no timm today"),
+        (b"raise ValueError('too\\nbad')", "ValueError: too bad"),
+        (b"import os; os.write(2, b'out of luck\\n'); os.abort()", "ended by signal 6: out of luck"),
+    ],
+)
+def test_one_that_cannot_be_measured_is_told_and_the_rest_goes_on(
+    pictures: Path, library: bytes, reason: str, run_door: RunDoor, tmp_path: Path
+) -> None:
+    # A library that breaks when it is imported stands for one that is not installed, refuses, or crashes.
+    broken = write_files(tmp_path, {"timm/__init__.py": library})
     path = f"{broken}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     chosen = "only=torchvision/beton,timm-loader"
     done = run_door("loaders", f"data={pictures}", *TINY, chosen, module=DOOR, env={"PYTHONPATH": path})
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
-    assert result["missing"] == {"timm-loader": "not installed: no timm today"}
+    assert result["missing"] == {"timm-loader": reason}
     assert list(result["engines"]) == ["torchvision/beton"]
     assert result["ratio_to_best_peer"] is None
-    assert "timm-loader: left out: not installed: no timm today" in done.stderr
+    assert f"timm-loader: left out: {reason}" in done.stderr
 
 
 def test_nobody_to_measure_is_told_with_the_reasons(pictures: Path, run_door: RunDoor) -> None:
@@ -186,3 +203,108 @@ def test_only_those_on_the_same_kind_of_storage_are_compared() -> None:
     assert list(made["paired"]["nvimgcodec/beton-raw"]) == ["ffcv-loader-raw"]
     assert made["ratios"]["torchvision"]["ratio"] == pytest.approx(20 / 15)
     assert made["ratios"]["ffcv"] is None
+
+
+class Shows:
+    """A contender that shows what it is given."""
+
+    def __init__(self, *epochs: list[Tensor]) -> None:
+        self._epochs = iter(epochs)
+
+    def epoch(self) -> Iterator[Tensor]:
+        return iter(next(self._epochs))
+
+    def close(self) -> None: ...
+
+
+def task(batches: int = 3, workers: int = 2) -> Task:
+    return Task("torchvision/folder", "", 12, batches, 8, 4, workers)
+
+
+def epoch(seed: int, shape: tuple[int, ...] = (4, 3, 8, 8)) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator) for _ in range(3)]
+
+
+def test_nobody_is_measured_for_doing_nothing() -> None:
+    assert check(Shows(epoch(1), epoch(2)), task()) == {"dtype": "uint8"}
+    with pytest.raises(ValueError, match="of 12 images of an epoch differ"):
+        check(Shows([torch.zeros(4, 3, 8, 8, dtype=torch.uint8)] * 3, epoch(2)), task())
+    with pytest.raises(ValueError, match="12 of 12 images are the same in two epochs: boxes are not random"):
+        check(Shows(epoch(1), epoch(1)), task())
+    with pytest.raises(ValueError, match=r"a batch of shape \(4, 8, 8, 3\)"):
+        check(Shows(epoch(1, (4, 8, 8, 3)), epoch(2)), task())
+    with pytest.raises(ValueError, match="2 batches an epoch instead of 3"):
+        run_pass(Shows(epoch(1)[:2]), task(), 0)
+
+
+@pytest.mark.parametrize(("batches", "workers", "ends"), [(3, 2, (0, 1)), (31, 2, (2, 27)), (192, 16, (15, 175)), (12, 1, (2, 8))])
+def test_the_clock_leaves_out_as_many_batches_at_both_ends(batches: int, workers: int, ends: tuple[int, int]) -> None:
+    assert task(batches, workers).clock == ends
+    assert ends[0] + 1 == batches - 1 - ends[1]
+
+
+class Slow(Shows):
+    """Takes a known time for each batch."""
+
+    def epoch(self) -> Iterator[Tensor]:
+        for batch in super().epoch():
+            time.sleep(0.02)
+            yield batch
+
+
+def test_a_pass_lasts_as_long_as_it_should_and_counts_what_its_clock_saw() -> None:
+    long = task(batches=12, workers=1)
+    made = run_pass(Slow(*[epoch(1) * 4] * 10), long, 0.2)
+    assert (made["images"], made["shown"]) == (2 * 6 * 4, 2 * 12 * 4)  # an epoch's clock sees 0.12 s
+    assert 0.24 <= made["seconds"] < 0.6
+
+
+LOADS = """
+import json, sys
+import numpy as np
+from src.loader_catalogue import Task
+from src.loader_contenders import build_contender
+if __name__ == "__main__":
+    contender = build_contender(Task(**json.loads(sys.argv[1])))
+    np.save(sys.argv[2], np.concatenate([images.numpy().copy() for _ in range(2) for images in contender.epoch()]))
+"""
+PEERS = {"ffcv-loader": "ffcv", "dali-pipeline": "nvidia.dali", "timm-loader": "timm", "spdl-pipeline": "spdl.io"}
+
+
+@pytest.mark.parametrize(
+    "name", ["torchvision/folder", "torchvision-dataloader", "torchvision-v2-dataloader", "dali-pipeline-aliased", *PEERS]
+)
+def test_every_peer_does_the_task_that_ours_do(name: str, tmp_path: Path) -> None:
+    """Red rises to the right and green downwards: so a crop's box and flip can be read from its pixels."""
+    if (library := PEERS.get(name.removesuffix("-aliased"))) is not None:
+        pytest.importorskip(library)
+    y, x = np.mgrid[0:96, 0:96] * (240 / 95)
+    (tmp_path / "data" / "ramp").mkdir(parents=True)
+    Image.fromarray(np.stack([x, y, np.full_like(x, 100)], axis=-1).astype(np.uint8)).save(tmp_path / "data" / "ramp" / "0.png")
+    options = Options(tmp_path / "data", images=256, quality=95)
+    prepare(options, tmp_path, {CATALOGUE[name].needs}, threads=1, progress=lambda done, total: None)
+    asked = Task(name, str(tmp_path), 256, 16, 64, 16, 1)
+    command = [sys.executable, "-c", LOADS, json.dumps(asked.as_dict()), str(tmp_path / "shown.npy")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    if "Failed to import libspdl" in done.stderr:
+        pytest.skip("SPDL finds no FFmpeg libraries")
+    assert done.returncode == 0, done.stderr
+    shown = np.load(tmp_path / "shown.npy").astype(np.float64)
+    if name == "timm-loader":  # normalised
+        deviation, mean = ([[[0.229]], [[0.224]], [[0.225]]], [[[0.485]], [[0.456]], [[0.406]]])
+        shown = (shown * np.array(deviation) + np.array(mean)) * 255
+    assert shown.shape == (512, 3, 64, 64)
+    inner = slice(8, 56)  # edges are resized otherwise
+    across, down = shown[:, 0].mean(axis=1)[:, inner], shown[:, 1].mean(axis=2)[:, inner]
+    width, height = ((line[:, -1] - line[:, 0]) * (64 / 47) / 240 for line in (across, down))
+    assert 0.4 < (width < 0).mean() < 0.6  # flipped
+    assert (height > 0).all()
+    area, ratio = np.abs(width) * height, np.abs(width) / height
+    assert 0.06 < area.min() < 0.15
+    assert 0.85 < area.max() < 1.1
+    assert 0.43 < area.mean() < 0.55
+    assert 0.7 < np.quantile(ratio, 0.02) < 0.85
+    assert 1.18 < np.quantile(ratio, 0.98) < 1.43
+    assert min(across.mean(axis=1).std(), down.mean(axis=1).std()) > 15  # boxes lie anywhere
+    assert np.abs(shown[:, 2] - 100).mean() < 2
