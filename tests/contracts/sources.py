@@ -10,7 +10,7 @@ import numpy as np
 from src.batch import Encoded, Source
 from src.config import load
 from src.data.build import build_source
-from tests.contracts import source_beton, source_tar
+from tests.contracts import source_beton, source_parquet, source_tar
 from tests.pictures import KINDS, encode, write_files
 
 
@@ -83,6 +83,7 @@ SOURCES = {
     "beton": Entry(source_beton.write, source_beton.open_, source_beton.damage, outlives_deletion=True),
     "tar": Entry(source_tar.write_folders, source_tar.open_, source_tar.damage, outlives_deletion=True),
     "imagenet_tar": Entry(source_tar.write_class_tars, source_tar.open_, source_tar.damage, outlives_deletion=True),
+    "parquet": Entry(source_parquet.write, source_parquet.open_, source_parquet.damage, outlives_deletion=True),
     "webdataset": Entry(source_tar.write_shards, source_tar.open_, source_tar.damage, outlives_deletion=True),
 }
 

@@ -157,12 +157,12 @@ def _labels(path: Path, file: Any, name: str) -> NDArray[np.int64]:
     if column.null_count:
         raise DataError(f"{path}: {column.null_count:,} rows have no {name}.")
     labels: NDArray[np.int64] = column.to_numpy().astype(np.int64)
-    at = 0
+    place, at = _place(file, name), 0
     for group in range(file.metadata.num_row_groups):
         rows = file.metadata.row_group(group)
         part = labels[at : at + rows.num_rows]
         at += rows.num_rows
-        told = next(rows.column(place) for place in range(rows.num_columns) if rows.column(place).path_in_schema == name).statistics
+        told = _column(rows, place, name).statistics
         if told is not None and told.has_min_max and len(part) and (part.min() < told.min or part.max() > told.max):
             raise DataError(
                 f"{path} is damaged: a {name} lies outside {told.min} to {told.max}, which the footer tells of. {_AGAIN}"
@@ -180,14 +180,14 @@ def _class_names(path: Path, feature: dict[str, Any]) -> tuple[str, ...] | None:
 
 
 def _chunks(path: Path, file: Any, leaf: str, footer: int) -> list[Chunk]:
-    schema = file.schema
-    place = next((at for at in range(len(schema)) if schema.column(at).path == leaf), None)
-    if place is None or schema.column(place).max_repetition_level or schema.column(place).physical_type != "BYTE_ARRAY":
+    place = _place(file, leaf)
+    kind = file.schema.column(place)
+    if kind.max_repetition_level or kind.physical_type != "BYTE_ARRAY":
         raise DataError(f"{path}: the column {leaf} does not hold one image a row.")
     chunks = []
     for group in range(file.metadata.num_row_groups):
         rows = file.metadata.row_group(group)
-        column = rows.column(place)
+        column = _column(rows, place, leaf)
         start = column.data_page_offset
         if column.has_dictionary_page and column.dictionary_page_offset and column.dictionary_page_offset >= 4:
             start = min(start, column.dictionary_page_offset)
@@ -198,8 +198,21 @@ def _chunks(path: Path, file: Any, leaf: str, footer: int) -> list[Chunk]:
             )
         if column.compression not in CODECS:
             raise DataError(f"{path} is compressed with {column.compression}; what can be read is {', '.join(CODECS)}.")
-        chunks.append(Chunk(start, end, CODECS.index(column.compression), rows.num_rows, schema.column(place).max_definition_level))
+        chunks.append(Chunk(start, end, CODECS.index(column.compression), rows.num_rows, kind.max_definition_level))
     return chunks
+
+
+def _place(file: Any, leaf: str) -> int:
+    """Return a leaf's place among the columns."""
+    return [file.schema.column(at).path for at in range(len(file.schema))].index(leaf)
+
+
+def _column(rows: Any, place: int, leaf: str) -> Any:
+    """Return a row group's part of a column, which must be the column that the schema tells of."""
+    column = rows.column(place)
+    if column.path_in_schema != leaf:
+        raise ValueError(f"a row group has {column.path_in_schema} in the place of {leaf}")
+    return column
 
 
 def _check_labels(path: Path, labels: NDArray[np.int64], classes: tuple[str, ...] | None, image: str) -> None:

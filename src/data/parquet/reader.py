@@ -46,6 +46,7 @@ class PageReader:
 
     def __init__(self, opened: OpenedFiles, table: NDArray[np.int64]) -> None:
         self._opened, self._table = opened, table
+        self._used_up: dict[int, bool] = {}  # dictionary's page to whether every image of it is asked for
         self._kept: dict[int, bytes] = {}  # its single operations are atomic; no lock, which a fork could copy while it is held
 
     def page(self, number: int) -> Page:
@@ -72,31 +73,51 @@ class PageReader:
             DataError: it is damaged. The reason only.
         """
         page = self.page(number)
+        starts, lengths = np.full(page.rows, -1, np.int64), np.zeros(page.rows, np.int64)
+        if page.encoding == DICTIONARY:
+            spans = self._dictionary(page.dictionary)
+            self._check_use(page.dictionary)
+            present, indices = self._indices(number)
+            starts[present], lengths[present] = spans.starts[indices], spans.lengths[indices]
+            return Located(page.dictionary, starts, lengths)
         read = self._reader(number, page)
         present, begin = self._present(page, read)
-        count = int(present.sum())
-        starts, lengths = np.full(page.rows, -1, np.int64), np.zeros(page.rows, np.int64)
-        if page.encoding != DICTIONARY:
-            starts[present], lengths[present] = plain_spans(read, begin, page.size, count)
-            return Located(number, starts, lengths)
-        spans = self._dictionary(page.dictionary)
-        indices = self._indices(read, begin, page.size, count)
-        if count and not 0 <= indices.min() <= indices.max() < len(spans.starts):
-            raise DataError(f"its page asks for image {indices.max()} of a dictionary of {len(spans.starts):,}")
-        starts[present], lengths[present] = spans.starts[indices], spans.lengths[indices]
-        return Located(page.dictionary, starts, lengths)
+        starts[present], lengths[present] = plain_spans(read, begin, page.size, int(present.sum()))
+        return Located(number, starts, lengths)
 
     def _dictionary(self, number: int) -> Spans:
         page = self.page(number)
         return plain_spans(self._reader(number, page), 0, page.size, page.entries)
 
-    def _indices(self, read: Read, begin: int, size: int, count: int) -> NDArray[np.int64]:
+    def _check_use(self, dictionary: int) -> None:
+        """Require that every image of a dictionary is asked for: else an index was changed, and a row would get another's image."""
+        if dictionary not in self._used_up:
+            used = np.zeros(self.page(dictionary).entries, np.bool_)
+            number = dictionary + 1
+            while number < len(self._table) and (page := self.page(number)).dictionary == dictionary:
+                if page.encoding == DICTIONARY:
+                    used[self._indices(number)[1]] = True
+                number += 1
+            self._used_up[dictionary] = bool(used.all())
+        if not self._used_up[dictionary]:
+            raise DataError("its dictionary holds an image that no row asks for: the rows' indices are damaged")
+
+    def _indices(self, number: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Return bool (n,), which rows of a page have a value, and their places in the dictionary."""
+        page = self.page(number)
+        read = self._reader(number, page)
+        present, begin = self._present(page, read)
+        count = int(present.sum())
         if count == 0:
-            return np.empty(0, np.int64)
-        data = read(begin, size - begin)
+            return present, np.empty(0, np.int64)
+        data = read(begin, page.size - begin)
         if not data or data[0] > 32:
             raise DataError("its page does not tell the width of its indices")
-        return hybrid(data[1:], data[0], count)
+        indices = hybrid(data[1:], data[0], count)
+        entries = self.page(page.dictionary).entries
+        if indices.max() >= entries:
+            raise DataError(f"its page asks for image {indices.max()} of a dictionary of {entries:,}")
+        return present, indices
 
     def _present(self, page: Page, read: Read) -> tuple[NDArray[np.bool_], int]:
         """Return bool (n,), which rows have a value, and where the values begin."""
