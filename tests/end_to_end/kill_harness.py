@@ -1,12 +1,14 @@
 """Kill a training with SIGKILL at random instants, start it again by the same command, and compare its end with an undisturbed one.
 
     python -m tests.end_to_end.kill_harness --kills 10 --ranks 1 2 --optimizers sgd adam adamw sf_sgd sf_adamw
+    python -m tests.end_to_end.kill_harness --kills 10 --ranks 1 2 --optimizers sgd --loaders
 
 The last line is JSON: runs, kills, lost, unequal, seconds.
 """
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -19,18 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from src.training.checkpoint import load_file
+from tests.end_to_end.small_data import COMBINATIONS, settings_of, write_small_data
 from tests.training.conftest import differing
 
 ROOT = Path(__file__).resolve().parents[2]
+SYNTHETIC = (
+    *("data=synthetic", "data.num_train=650", "data.num_val=100", "data.stored_size=16"),
+    *("data.image_size=16", "data.resize_size=18"),
+)
 SETTINGS = (
-    *(
-        "data=synthetic",
-        "data.num_train=650",
-        "data.num_val=100",
-        "data.stored_size=16",
-        "data.image_size=16",
-        "data.resize_size=18",
-    ),
     *("model=small_resnet", "model.width=4", "model.stem_stride=2", "batch_size=32", "epochs=5", "schedule.warmup_epochs=1"),
     *("save_every_steps=3", "track.log_every_steps=4", "keep_top_k=2", "eval_batch_size=10"),
 )
@@ -43,18 +42,23 @@ def main() -> int:
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--optimizers", nargs="+", default=OPTIMIZERS)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--loaders", nargs="*", help="engine/source, as in small_data.py; all of them if none is named")
     options = parser.parse_args()
+    loaders = ["synthetic"] if options.loaders is None else options.loaders or list(COMBINATIONS)
     start, kills, lost, unequal, runs = time.monotonic(), 0, 0, 0, 0
     moments: dict[str, int] = {}
-    for ranks in options.ranks:
-        for name in options.optimizers:
-            with tempfile.TemporaryDirectory() as folder:
-                outcome = kill_and_compare(Path(folder), (f"optim={name}",), ranks=ranks, kills=options.kills, seed=options.seed)
-            runs, kills = runs + 1, kills + outcome["kills"]
-            lost, unequal = lost + outcome["lost"], unequal + bool(outcome["unequal"])
-            for moment in outcome["moments"]:
-                moments[moment] = moments.get(moment, 0) + 1
-            print(f"{name} on {ranks}: {outcome}", file=sys.stderr, flush=True)
+    for ranks, name, loader in itertools.product(options.ranks, options.optimizers, loaders):
+        with tempfile.TemporaryDirectory() as folder:
+            data = SYNTHETIC
+            if loader != "synthetic":
+                data = settings_of(loader, write_small_data(Path(folder) / "data", train=650, val=100))
+            settings = (*data, f"optim={name}")
+            outcome = kill_and_compare(Path(folder), settings, ranks=ranks, kills=options.kills, seed=options.seed)
+        runs, kills = runs + 1, kills + outcome["kills"]
+        lost, unequal = lost + outcome["lost"], unequal + bool(outcome["unequal"])
+        for moment in outcome["moments"]:
+            moments[moment] = moments.get(moment, 0) + 1
+        print(f"{loader}, {name} on {ranks}: {outcome}", file=sys.stderr, flush=True)
     seconds = round(time.monotonic() - start)
     print(json.dumps({"runs": runs, "kills": kills, "lost": lost, "unequal": unequal, "moments": moments, "seconds": seconds}))
     return int(lost + unequal > 0)

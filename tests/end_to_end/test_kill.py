@@ -4,12 +4,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.kill_harness import kill_and_compare
+from tests.end_to_end.kill_harness import SYNTHETIC, kill_and_compare
+from tests.end_to_end.small_data import COMBINATIONS, settings_of, write_small_data
 
 
 @pytest.mark.parametrize(("optimizer", "ranks", "kills"), [("sgd", 1, 3), ("sf_adamw", 2, 2)])
 def test_killed_at_random_instants_ends_equal(tmp_path: Path, optimizer: str, ranks: int, kills: int) -> None:
-    outcome = kill_and_compare(tmp_path, (f"optim={optimizer}",), ranks=ranks, kills=kills, seed=0)
+    outcome = kill_and_compare(tmp_path, (*SYNTHETIC, f"optim={optimizer}"), ranks=ranks, kills=kills, seed=0)
     assert outcome["unequal"] == []
     assert outcome["lost"] == 0
     assert outcome["kills"] >= 1
+
+
+@pytest.mark.parametrize("loader", [name for name in COMBINATIONS if name != "torchvision/synthetic"])
+def test_so_it_does_with_every_source_and_engine(tmp_path: Path, loader: str) -> None:
+    data = settings_of(loader, write_small_data(tmp_path / "data", train=650, val=60))
+    outcome = kill_and_compare(tmp_path, (*data, "optim=sgd", "epochs=3"), ranks=1, kills=1, seed=1)
+    assert outcome["unequal"] == []
+    assert outcome["lost"] == 0
+    assert outcome["kills"] == 1
