@@ -2,6 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
+# More loaders: EXTRAS=dev,loaders,ffcv (.ci/run does so). Tests of what is not installed skip, and say so.
+EXTRAS ?= dev,nvimgcodec,hf
+comma := ,
+INSTALLED := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
@@ -10,16 +14,16 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 14
 
-setup: $(VENV)/.installed ## make the virtual environment and install everything into it
+setup: $(INSTALLED) ## make the virtual environment and install everything into it
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@
 
 data: data/fashion_mnist/val ## write Fashion-MNIST as image files to data/fashion_mnist
 
-data/fashion_mnist/val: | $(VENV)/.installed
+data/fashion_mnist/val: | $(INSTALLED)
 	$(RUN) -m src.prepare fashion_mnist
 
 train: setup data ## train a small ResNet on Fashion-MNIST to 92 % (a few minutes on 2 cores)

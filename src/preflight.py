@@ -12,6 +12,7 @@ from src.batch import Source
 from src.build import build_live_model
 from src.config import Config, ConfigError, Problem
 from src.config.identity import run_name
+from src.data.build_engine import engine_problems
 from src.session import Place
 from src.training.arithmetic import plan_arithmetic, split_batch
 from src.training.precision import choose_precision
@@ -34,6 +35,7 @@ def preflight(
     except ConfigError as error:
         problems += error.problems
     problems += device_problems(config, place)
+    problems += engine_problems(config.data, place.device)
     try:
         sources = open_sources(config, place)
     except ConfigError as error:

@@ -1,5 +1,6 @@
 """From the data's configuration to the engine that makes pixels."""
 
+from functools import cache
 from importlib.util import find_spec
 from typing import assert_never
 
@@ -7,6 +8,7 @@ import torch
 from loguru import logger
 
 from src.batch import Engine, Source
+from src.config import ConfigError, Problem
 from src.config.data import DataConfig, EngineName
 from src.data.bad_images import BadImages
 
@@ -67,11 +69,37 @@ def choose_engine(config: DataConfig) -> EngineName:
         if reason is None:
             return name
         name = "auto"
-        logger.warning(
+        _say_once(
             f"FFCV IS NOT USED: {reason} The same .beton is read by data.engine={_auto(config)} instead, with the same order, "
             "boxes and flips; pixels differ from FFCV's (bilinear, antialiased, instead of OpenCV's area filter)."
         )
     return _auto(config) if name == "auto" else name
+
+
+def engine_problems(config: DataConfig, device: torch.device) -> list[Problem]:
+    """Look for an engine that is not installed, and for a GPU that is not there. Imports the engine's package."""
+    if config.decoder == "gpu" and device.type != "cuda":
+        return [Problem("data.decoder", "gpu", "there is no GPU here. Set data.decoder=cpu.")]
+    try:
+        match choose_engine(config):
+            case "nvimgcodec":
+                from src.data.engines.nvimgcodec import load_codec
+
+                load_codec()
+            case "dali":
+                from src.data.engines.dali_pipeline import load_dali
+
+                load_dali()
+            case "torchvision" | "ffcv" | "auto":
+                pass  # always there; imported by choose_engine; never returned
+    except ConfigError as error:
+        return list(error.problems)
+    return []
+
+
+@cache
+def _say_once(text: str) -> None:
+    logger.warning(text)
 
 
 def _auto(config: DataConfig) -> EngineName:
