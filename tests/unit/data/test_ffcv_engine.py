@@ -183,11 +183,13 @@ def test_a_damaged_jpeg_is_refused_or_shown_as_the_reference_does_and_never_anot
     assert len(shown) > len(source) / 3
 
 
-def test_an_image_of_another_size_than_the_file_says_is_told(tmp_path, build):
+@pytest.mark.parametrize("size", [(30, 200), (45, 131), (46, 130), (45, 60), (90, 260)], ids=str)
+def test_an_image_of_another_size_than_the_file_says_is_told(tmp_path, build, size):
     content = mixed(8)
-    content[5] = content[5]._replace(data=encode("jpeg", 30, 200))
+    assert (content[5].width, content[5].height) == (45, 130)
+    content[5] = content[5]._replace(data=encode("jpeg", *size))
     source = beton(tmp_path / "train.beton", content)
-    with pytest.raises(StaleIndex, match=r"train.beton#5 is 30 x 200 px"):
+    with pytest.raises(StaleIndex, match=rf"train.beton#5 is {size[0]} x {size[1]} px, but 45 x 130 px in the index"):
         list(build(source).batches(iter([plan_of(source, range(8))]), geometry=GEOMETRY))
 
 
