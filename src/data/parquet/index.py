@@ -13,10 +13,10 @@ from src.data.headers import Header, header_from
 from src.data.index_cache import Choose, IndexCache, Progress, State, beside_files, numbered, open_cached
 from src.data.opened import OpenedFiles
 from src.data.parquet.arrow import Table, read_table
-from src.data.parquet.pages import Page, list_pages
+from src.data.parquet.pages import Page, Read, list_pages
 from src.data.parquet.reader import PageReader
 
-_VERSION = 1
+_VERSION = 2
 _AGAIN = "Fetch it again from where it came from."
 
 
@@ -46,11 +46,18 @@ class ParquetIndex:
         self.first_rows: NDArray[np.int64] = state["first_rows"]
         self._page_rows: NDArray[np.int64] = state["page_rows"]
         self.reader = PageReader(opened, state["table"])
+        pieces = np.split(state["cuts"], np.cumsum(state["cuts_each"])[:-1]) if len(state["cuts_each"]) else []
+        self.reader.cuts.update(zip(state["cut_pages"].tolist(), pieces, strict=True))
         self.faults: dict[int, str] = {}
 
     def state(self) -> State:
         """Return what is cached, as arrays."""
-        return self._state  # the arrays are filled in place
+        cuts = dict(sorted(self.reader.cuts.items()))
+        return self._state | {  # the other arrays are filled in place
+            "cut_pages": np.array(list(cuts), np.int64),
+            "cuts_each": np.array([len(piece) for piece in cuts.values()], np.int64),
+            "cuts": np.concatenate([np.empty(0, np.uint32), *cuts.values()]),
+        }
 
     def name(self, index: int) -> str:
         """Return `<file>#<row>`."""
@@ -76,7 +83,8 @@ class ParquetIndex:
             if self.starts[ids[0]] < 0:
                 self._locate(number, ids)
             number = int(self.pages[ids[0]])
-            return [self._header(number, index) for index in ids.tolist()]
+            read = self.reader.reading(number)
+            return [self._header(read, index) for index in ids.tolist()]
         except OSError as error:
             return [Header(0, 0, f"cannot be read ({error.strerror})")] * len(ids)
         except _NullError as error:
@@ -98,9 +106,9 @@ class ParquetIndex:
         self.pages[rows][here] = found.page
         self.starts[rows][here] = found.starts[here]
 
-    def _header(self, number: int, index: int) -> Header:
-        start, length = int(self.starts[index]), int(self.lengths[index])
-        return header_from(lambda begin, count: self.reader.read(number, start + begin, count), length)
+    def _header(self, read: Read, index: int) -> Header:
+        start = int(self.starts[index])
+        return header_from(lambda begin, count: read(start + begin, count), int(self.lengths[index]))
 
 
 class _NullError(Exception):
@@ -154,6 +162,9 @@ def _built(opened: OpenedFiles, threads: int) -> State:
         "lengths": np.zeros(len(labels), np.int64),
         "first_rows": np.cumsum([0, *(len(table.labels) for table in tables)], dtype=np.int64),
         "page_rows": page_rows,
+        "cut_pages": np.empty(0, np.int64),
+        "cuts_each": np.empty(0, np.int64),
+        "cuts": np.empty(0, np.uint32),
         "table": np.array(pages, np.int64).reshape(len(pages), len(Page._fields)),
     }
 

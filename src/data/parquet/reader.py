@@ -1,7 +1,7 @@
 """Reads bytes out of pages, and finds where the rows of a page lie.
 
-Of an uncompressed page only the bytes that are asked for are read. A compressed one must be read and decompressed whole for one
-image of it; a few of the last ones are kept, for rows that are asked for in the file's order.
+Of an uncompressed page only the bytes that are asked for are read; of one that snappy compressed, the 64 KiB pieces that hold them.
+Any other must be read and decompressed whole for one image of it; a few of the last ones are kept, for rows in the file's order.
 """
 
 import zlib
@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from src.batch import DataError
 from src.data.opened import OpenedFiles
-from src.data.parquet.arrow import decompress
+from src.data.parquet import snappy
+from src.data.parquet.arrow import CODECS, decompress
 from src.data.parquet.pages import DICTIONARY, Page
 from src.data.parquet.values import Spans, hybrid, plain_spans
 
 _KEPT_PAGES, _KEPT_BYTES = 16, 2**26
+_WORTH_CUTTING = 4 * snappy.FRAGMENT
 
 Read = Callable[[int, int], bytes]
 
@@ -42,10 +44,14 @@ class PageReader:
     Args:
         opened: the files.
         table: int64 (p, 12), a `Page` a row.
+
+    Attributes:
+        cuts: page to where its snappy stream can be cut; of large pages, as far as they have been read.
     """
 
     def __init__(self, opened: OpenedFiles, table: NDArray[np.int64]) -> None:
         self._opened, self._table = opened, table
+        self.cuts: dict[int, NDArray[np.uint32]] = {}
         self._used_up: dict[int, bool] = {}  # dictionary's page to whether every image of it is asked for
         self._kept: dict[int, bytes] = {}  # its single operations are atomic; no lock, which a fork could copy while it is held
 
@@ -63,7 +69,27 @@ class PageReader:
         page = self.page(number)
         if page.codec == 0:
             return self._opened.read(page.file, page.at + start, length)
-        return self._whole(number, page)[start : start + length]
+        cuts = self.cuts.get(number)
+        if cuts is None or length == 0:
+            return self._whole(number, page)[start : start + length]
+        begin, end = snappy.piece(cuts, start, length)
+        first = start // snappy.FRAGMENT * snappy.FRAGMENT
+        size = min(-(-(start + length) // snappy.FRAGMENT) * snappy.FRAGMENT, page.size) - first
+        data = snappy.as_stream(self._opened.read(page.file, page.at + begin, end - begin), size)
+        return decompress(page.codec, data, size)[start - first : start - first + length]
+
+    def reading(self, number: int) -> Read:
+        """Return a reader of (start, length), for several images of one page: it reads and decompresses a compressed one once.
+
+        Raises:
+            OSError: it cannot be read.
+            DataError: it is damaged. The reason only.
+        """
+        page = self.page(number)
+        if page.codec == 0 and page.crc < 0:
+            return lambda start, length: self._opened.read(page.file, page.at + start, length)
+        data = self._whole(number, page)
+        return lambda start, length: data[start : start + length]
 
     def locate(self, number: int) -> Located:
         """Find where the rows of a data page lie.
@@ -80,14 +106,14 @@ class PageReader:
             present, indices = self._indices(number)
             starts[present], lengths[present] = spans.starts[indices], spans.lengths[indices]
             return Located(page.dictionary, starts, lengths)
-        read = self._reader(number, page)
+        read = self.reading(number)
         present, begin = self._present(page, read)
         starts[present], lengths[present] = plain_spans(read, begin, page.size, int(present.sum()))
         return Located(number, starts, lengths)
 
     def _dictionary(self, number: int) -> Spans:
         page = self.page(number)
-        return plain_spans(self._reader(number, page), 0, page.size, page.entries)
+        return plain_spans(self.reading(number), 0, page.size, page.entries)
 
     def _check_use(self, dictionary: int) -> None:
         """Require that every image of a dictionary is asked for: else an index was changed, and a row would get another's image."""
@@ -105,7 +131,7 @@ class PageReader:
     def _indices(self, number: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """Return bool (n,), which rows of a page have a value, and their places in the dictionary."""
         page = self.page(number)
-        read = self._reader(number, page)
+        read = self.reading(number)
         present, begin = self._present(page, read)
         count = int(present.sum())
         if count == 0:
@@ -135,12 +161,6 @@ class PageReader:
             return np.ones(page.rows, np.bool_), begin
         return hybrid(levels, page.deepest.bit_length(), page.rows) == page.deepest, begin
 
-    def _reader(self, number: int, page: Page) -> Read:
-        if page.codec == 0 and page.crc < 0:
-            return lambda start, length: self._opened.read(page.file, page.at + start, length)
-        data = self._whole(number, page)
-        return lambda start, length: data[start : start + length]
-
     def _whole(self, number: int, page: Page) -> bytes:
         kept = self._kept.get(number)
         if kept is not None:
@@ -151,6 +171,10 @@ class PageReader:
             raise DataError("its page's checksum is wrong")
         data = stored[before:]
         if page.codec:
+            if CODECS[page.codec] == "SNAPPY" and page.size > _WORTH_CUTTING and number not in self.cuts:
+                found = snappy.find_cuts(data, page.size)
+                if found is not None:
+                    self.cuts[number] = found
             data = decompress(page.codec, data, page.size)
         elif len(data) != page.size:
             raise DataError(f"its page has {len(data):,} bytes where its header tells of {page.size:,}")
@@ -158,7 +182,7 @@ class PageReader:
         return data
 
     def _keep(self, number: int, data: bytes) -> None:
-        if len(data) > _KEPT_BYTES // 4:
+        if len(data) > _KEPT_BYTES:
             return
         self._kept[number] = data
         pages = list(self._kept.items())
