@@ -1,4 +1,4 @@
-"""Images in large snappy pages are read without decompressing the page, and are the same bytes; what cannot be cut is read whole."""
+"""Images in large snappy pages are read without decompressing the page, and are the same bytes; without cuts, they are read whole."""
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +37,7 @@ def test_one_image_of_a_large_page_costs_what_it_needs(tmp_path, decompressed, d
         decompressed.clear()
         for index in np.random.default_rng(0).permutation(40).tolist():
             assert bytes(source.read(index).data) == LARGE[index], opening
-        assert max(decompressed) <= max(map(len, LARGE)) + 2 * FRAGMENT < sum(map(len, LARGE[:20])) / 4
+        assert max(decompressed) <= max(map(len, LARGE)) + 2 * FRAGMENT < sum(map(len, LARGE[:20])) / 3
 
 
 @pytest.mark.parametrize("size", [1, FRAGMENT - 1, FRAGMENT, FRAGMENT + 1, 5 * FRAGMENT, 5 * FRAGMENT + 77])
@@ -45,7 +45,11 @@ def test_one_image_of_a_large_page_costs_what_it_needs(tmp_path, decompressed, d
 def test_every_piece_decompresses_to_its_part(size, content):
     rng = np.random.default_rng(size)
     noise = rng.bytes(size)
-    sound = {"noise": noise, "zeros": bytes(size), "mixed": (noise[:3000] * (size // 3000 + 1))[:size]}[content]
+    sound = {
+        "noise": noise,
+        "zeros": bytes(size),
+        "mixed": (b"".join(noise[at : at + 9000] + noise[:600] for at in range(0, size, 9000)))[:size],
+    }[content]
     stream = CODEC.compress(sound, asbytes=True)
     cuts = find_cuts(stream, size)
     if content == "zeros" and size > 4 * FRAGMENT:
