@@ -9,8 +9,10 @@ import pytest
 
 from src.batch import DataError
 from src.data.parquet import index as index_module
+from src.data.parquet.arrow import CODECS, read_table
+from src.data.parquet.pages import Chunk, Page, list_pages
 from src.data.parquet.thrift import TooShortError, read_struct
-from src.data.parquet.values import hybrid
+from src.data.parquet.values import hybrid, plain_spans
 from tests.unit.data.parquets import labels_of, open_parquets, pictures, table_of, write_parquet
 
 IMAGES, LABELS = pictures(40), labels_of(40)
@@ -199,3 +201,62 @@ def test_runs_are_decoded_as_they_were_made():
         with pytest.raises(DataError):
             hybrid(run, width, 49)
     assert hybrid(b"\x10", 0, 8).tolist() == [0] * 8
+
+
+def test_values_must_fill_their_page():
+    values = b"".join(struct.pack("<I", len(data)) + data for data in (b"abc", b"", b"de"))
+
+    def spans(data: bytes, count: int) -> list[list[int]]:
+        return [column.tolist() for column in plain_spans(lambda start, length: data[start : start + length], 0, len(data), count)]
+
+    assert spans(values, 3) == [[4, 11, 15], [3, 0, 2]]
+    for data, count in ((values, 2), (values + bytes(4), 3), (values[:-1], 3), (values, 4), (values + b"\xff" * 4, 4), (b"", 1)):
+        with pytest.raises(DataError):
+            spans(data, count)
+
+
+def test_pages_must_add_up_to_what_the_footer_tells(tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", table_of(IMAGES, LABELS), **STYLES["plain"])
+    data, (chunk,) = path.read_bytes(), read_table(path).chunks
+
+    def pages(**changed: int) -> list[Page]:
+        return list_pages(lambda start, count: data[start : start + count], chunk._replace(**changed), file=0, number=0)
+
+    assert sum(page.rows for page in pages()) == 40
+    for changed in ({"rows": 39}, {"rows": 41}, {"rows": 2**40}, {"end": chunk.end - 1}, {"start": chunk.start + 1}):
+        with pytest.raises(DataError, match="is damaged"):
+            pages(**changed)
+
+
+def page_header(stored: int, size: int, rows: int) -> bytes:
+    def number(value: int) -> bytes:
+        value, digits = 2 * value, b""
+        while value > 0x7F:
+            digits, value = digits + bytes([value & 0x7F | 0x80]), value >> 7
+        return b"\x15" + digits + bytes([value])
+
+    return number(0) + number(size) + number(stored) + b"\x2c" + number(rows) + number(0) + number(3) + number(3) + b"\0\0"
+
+
+def test_a_page_that_claims_to_hold_gigabytes_is_refused():
+    """The header is well formed: this is malice, not damage."""
+    chunk = Chunk(start=0, end=1000, codec=CODECS.index("GZIP"), rows=3, deepest=0)
+
+    def pages(size: int) -> list[Page]:
+        data = page_header(100, size, 3) + bytes(900)
+        return list_pages(lambda start, count: data[start : start + count], chunk, file=0, number=0)
+
+    assert [(page.stored, page.size, page.rows) for page in pages(5000)] == [(100, 5000, 3)]
+    with pytest.raises(DataError, match=r"claims that 100 bytes hold 2,000,000,000"):
+        pages(2_000_000_000)
+
+
+def test_a_label_outside_what_the_footer_tells_of_is_noticed(tmp_path):
+    options = {"compression": "none", "use_dictionary": False}
+    path = write_parquet(tmp_path / "a.parquet", table_of(IMAGES, [0, 1] * 20), **options)
+    data = path.read_bytes()
+    labels = np.array([0, 1] * 20, np.int64).tobytes()
+    assert data.count(labels) == 1
+    path.write_bytes(data.replace(labels, labels[:-8] + b"\x02" + bytes(7)))
+    with pytest.raises(DataError, match="a label lies outside 0 to 1"):
+        open_parquets(path)

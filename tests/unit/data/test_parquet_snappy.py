@@ -1,4 +1,4 @@
-"""Images in large snappy pages are read without decompressing the page, and are the same bytes; without cuts, they are read whole."""
+"""Images in large snappy pages are read without decompressing the page, and are the same bytes; what cannot be cut, whole."""
 
 import numpy as np
 import pyarrow as pa
