@@ -143,6 +143,10 @@ class DataError(Exception):
     """A sample that cannot be used. The message names it, says why, and what to do."""
 
 
+class Stuck(DataError):  # noqa: N818 (the state it names)
+    """Images that did not arrive for a long time: a disk that does not answer. Its thread cannot be ended."""
+
+
 class StaleIndex(DataError):  # noqa: N818 (the state it names)
     """A decoded image whose size is not what the index says: the file changed after it was indexed."""
 

@@ -41,8 +41,9 @@ def run(config: Config, state: dict[str, Any], path: Path) -> int:
     """Evaluate in this process, which is one rank."""
     from loguru import logger
 
+    from src.batch import DataError
     from src.evaluate_run import evaluate_checkpoint
-    from src.session import joined
+    from src.session import joined, leave_stuck_threads
     from src.tracking.console import say_result
 
     with joined(config) as place:
@@ -52,6 +53,10 @@ def run(config: Config, state: dict[str, Any], path: Path) -> int:
             if place.world.leads:
                 print(error, file=sys.stderr, flush=True)
             return 2
+        except DataError as error:
+            logger.error(f"{error}")
+            leave_stuck_threads(error)
+            return 1
         if place.world.leads:
             logger.info(f"acc1 {result.acc1:.3f}  acc5 {result.acc5:.3f}  loss {result.loss:.5f}  ({result.images:,} images)")
             say_result(

@@ -1,5 +1,7 @@
 """What every process of ours does first and last: join the others, settle torch, open the data, leave in order."""
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -8,7 +10,7 @@ import torch
 from rich.console import Console
 
 from src import distributed
-from src.batch import Source
+from src.batch import Source, Stuck
 from src.config import Config
 from src.data.build import build_source, build_sources
 from src.data.build_engine import choose_engine
@@ -106,3 +108,10 @@ def reporter(place: Place) -> Report:
 def device_name(device: torch.device) -> str:
     """Return the GPU's name, or cpu."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def leave_stuck_threads(error: Exception) -> None:
+    """End the process where a thread waits for a disk that does not answer: Python would wait for it for ever."""
+    if isinstance(error, Stuck):
+        sys.stderr.flush()
+        os._exit(1)

@@ -68,7 +68,7 @@ def run(config: Config) -> int:
     from loguru import logger
 
     from src.preflight import preflight
-    from src.session import joined, open_sources
+    from src.session import joined, leave_stuck_threads, open_sources
     from src.tracking.console import say_result
     from src.train_run import train
 
@@ -91,6 +91,7 @@ def run(config: Config) -> int:
         except Exception as error:  # noqa: BLE001 (the door: the last place to say what happened)
             known = is_users(error)
             logger.opt(exception=None if known else error).error(f"{error}" if known else f"unexpected: {error}")
+            leave_stuck_threads(error)
             return 1
         if place.world.leads:
             say_result(outcome.as_json())

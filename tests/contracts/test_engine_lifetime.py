@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.batch import BoxResize, DataError, Encoded, StaleIndex
+from src.batch import BoxResize, DataError, Encoded, StaleIndex, Stuck
+from src.data.engines import threaded
 from src.data.sources.synthetic import SyntheticSource
-from tests.contracts.engines import Watched, folder_of, pixels_of, plan_of
+from tests.contracts.engines import ENGINES, Watched, folder_of, pixels_of, plan_of
 from tests.pictures import encode
 
 pytestmark = pytest.mark.timeout(60)  # "never a hang"
@@ -200,3 +201,25 @@ def test_so_many_batches_are_decoded_ahead_and_no_more(source, build_engine, pre
         places.add(batch.images.data_ptr())
     if engine.pixels.engine != "dali":  # whose memory comes from an allocator, so addresses do not tell how much there is
         assert len(places) <= prefetch + 1, "more buffers than promised"
+
+
+@pytest.mark.parametrize("name", ["torchvision", "nvimgcodec"])
+def test_a_disk_that_does_not_answer_ends_it_with_the_names(folder, name, monkeypatch):
+    monkeypatch.setattr(threaded, "STUCK_SECONDS", 0.3)
+    answers = threading.Event()
+
+    class Silent(Watched):
+        def read(self, index: int) -> Encoded:
+            if index == 9:
+                answers.wait(30)
+            return super().read(index)
+
+    engine = ENGINES[name](Silent(folder))
+    batches = engine.batches(iter(plans_of(folder, 5)), geometry=GEOMETRY)
+    assert [len(next(batches).labels) for _ in range(2)] == [4, 4]
+    with pytest.raises(Stuck, match=r"has not arrived for 0\.3 seconds: its 4 images are train/ant/08\.jpg, train/ant/09\.jpg"):
+        next(batches)
+    start = time.monotonic()
+    engine.close()
+    assert time.monotonic() - start < 5, "closing waits for the disk"
+    answers.set()

@@ -214,10 +214,10 @@ class Run:
         for batch in fed:  # the first, but DALI's older executor also tells of a later one's
             assert batch.request is not None
             refused = {int(batch.plan.ids[row]) for row in self._pipelines.refused(self._geometry, batch.request)}
-            if refused:
+            if refused - self._reader.refused:  # and so this ends
                 break
         else:
-            raise RuntimeError(f"DALI stopped, though it decodes every image of the batch by itself: {error}") from error
+            raise RuntimeError(f"DALI stopped, and not for an image that it cannot decode: {error}") from error
         self._reader.refused |= refused
         for batch in self.pending:
             if not refused.isdisjoint(batch.plan.ids.tolist()):

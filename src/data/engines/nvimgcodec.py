@@ -5,7 +5,7 @@ otherwise than Pillow (other formats, a file without its end, a stream that it r
 """
 
 import os
-from queue import Empty, SimpleQueue
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -47,11 +47,14 @@ class NvImageCodecEngine(ThreadedEngine):
 
 
 class Decoders:
-    """nvImageCodec's CPU decoders: a decoder serves one thread at a time, and is kept for the next."""
+    """nvImageCodec's CPU decoders, one a thread, each with memory that it decodes into again and again.
+
+    So what decode_box returns is valid until the same thread calls it again.
+    """
 
     def __init__(self) -> None:
         self._codec = load_codec()
-        self._idle: SimpleQueue[Any] = SimpleQueue()
+        self._of_threads: dict[int, _Decoder] = {}
         self._as_stored = self._codec.DecodeParams(apply_exif_orientation=False)
 
     def decode_box(self, encoded: Encoded, box: Box | None) -> NDArray[np.uint8]:
@@ -77,22 +80,29 @@ class Decoders:
 
     def close(self) -> None:
         """Free the decoders."""
-        while not self._idle.empty():
-            self._idle.get()
+        self._of_threads.clear()
 
     def _decode(self, stream: Any) -> NDArray[np.uint8] | None:
-        try:
-            decoder = self._idle.get_nowait()
-        except Empty:
-            decoder = self._new_decoder()
-        image = decoder.decode(stream, params=self._as_stored)
-        self._idle.put(decoder)
-        return None if image is None else np.asarray(image.cpu())
+        own = self._of_threads.get(get_ident())
+        if own is None:
+            own = self._of_threads[get_ident()] = self._new_decoder()
+        image = own.decoder.decode(stream, image=own.image, params=self._as_stored)
+        if image is None:
+            return None
+        own.image = image
+        return np.asarray(image.cpu())
 
-    def _new_decoder(self) -> Any:
+    def _new_decoder(self) -> "_Decoder":
         codec = self._codec
         backends = [codec.Backend(codec.BackendKind.CPU_ONLY)]
-        return codec.Decoder(device_id=codec.NVIMGCODEC_DEVICE_CPU_ONLY, max_num_cpu_threads=1, backends=backends)
+        return _Decoder(codec.Decoder(device_id=codec.NVIMGCODEC_DEVICE_CPU_ONLY, max_num_cpu_threads=1, backends=backends))
+
+
+class _Decoder:
+    """A decoder and the image that it decodes into: new memory for every image would miss the cache."""
+
+    def __init__(self, decoder: Any) -> None:
+        self.decoder, self.image = decoder, None
 
 
 def is_whole_jpeg(encoded: Encoded) -> bool:

@@ -82,9 +82,7 @@ class NvImageCodecGpuEngine:
             streams = {row: stream for row in range(count) if (stream := self._open(plan, row, encoded[row], geometry)) is not None}
             decoded: list[Any] = []
             if streams:
-                decoded = self._decoder.decode(
-                    list(streams.values()), params=self._as_stored, cuda_stream=self._stream.cuda_stream
-                )
+                decoded = self._decoder.decode(list(streams.values()), params=self._as_stored, cuda_stream=self._stream.cuda_stream)
             on_device = {row: image for row, image in zip(streams, decoded, strict=True) if image is not None}
             for row, image in on_device.items():
                 made = resized(torch.as_tensor(image, device=self._device), geometry)

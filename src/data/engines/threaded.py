@@ -10,11 +10,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from src.batch import Batch, BatchPlan, DataError, Geometry, Pixels, Source, StaleIndex
+from src.batch import Batch, BatchPlan, DataError, Geometry, Pixels, Source, StaleIndex, Stuck
 from src.data.bad_images import BadImages, Substitute
 from src.data.engines.pixels import DecodeBox, write_row
 from src.data.engines.staging import HostBatch, HostSlot, to_device
 
+STUCK_SECONDS = 900  # without the next images: more than a network file system takes to come back, less than a night
+_NAMED = 5
 _CHUNK = 16  # images a task: small enough to share a batch among threads, large enough to cost nothing
 
 
@@ -44,6 +46,7 @@ class ThreadedEngine:
     ) -> None:
         self._source, self._decode_box, self.pixels = source, decode, pixels
         self._device, self._prefetch, self._bad_images = device, prefetch, bad_images
+        self._stuck = False
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def batches(self, plans: Iterator[BatchPlan], *, geometry: Geometry) -> Iterator[Batch]:
@@ -52,7 +55,7 @@ class ThreadedEngine:
 
     def close(self) -> None:
         """Stop the threads; what is queued is dropped."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=not self._stuck, cancel_futures=True)
 
     def _decoded(self, plans: Iterator[BatchPlan], geometry: Geometry) -> Iterator[HostBatch]:
         free: deque[HostSlot] = deque()
@@ -64,7 +67,7 @@ class ThreadedEngine:
                 if not pending:
                     return
                 batch, tasks = pending[0]
-                substitutes = [substitute for task in tasks for substitute in task.result()]
+                substitutes = [substitute for task in tasks for substitute in self._result(task, batch.plan)]
                 pending.popleft()
                 if substitutes:
                     assert self._bad_images is not None
@@ -75,6 +78,19 @@ class ThreadedEngine:
             for _, tasks in pending:
                 for task in tasks:
                     task.cancel()
+
+    def _result(self, task: Future[list[Substitute]], plan: BatchPlan) -> list[Substitute]:
+        try:
+            return task.result(timeout=STUCK_SECONDS)
+        except TimeoutError:
+            if task.done():
+                raise  # the task's own
+            self._stuck = True
+            names = ", ".join(self._source.name(index) for index in plan.ids[:_NAMED].tolist())
+            raise Stuck(
+                f"a batch has not arrived for {STUCK_SECONDS} seconds: its {len(plan.ids)} images are {names}, ... "
+                "Does the disk that holds them answer?"
+            ) from None
 
     def _slot(self, free: deque[HostSlot], capacity: int, geometry: Geometry) -> HostSlot:
         """Return a slot to write to: the longest free one, or a new one where that is too small or there is none."""
