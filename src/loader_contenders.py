@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -171,7 +171,7 @@ def check(contender: Contender, task: Task) -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Answer commands until stdin ends: start, pass, check."""
+    """Answer commands until stdin ends: start, finish, pass, check."""
     task = Task(**json.loads(arguments[0]))
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -181,13 +181,18 @@ def main(arguments: list[str]) -> int:
         answers.flush()
 
     contender: Contender | None = None
+    begun: Iterator[Tensor] = iter(())
     try:
         for line in sys.stdin:
             command = json.loads(line)
             match command["do"]:
                 case "start":
                     contender = build_contender(task)
-                    answer({"first_batch_seconds": _first_batch(contender)})
+                    begun = contender.epoch()
+                    next(begun)
+                    answer({"first_batch_seconds": time.perf_counter() - _IMPORTED})
+                case "finish":  # the epoch that was started
+                    answer({"batches": 1 + sum(1 for _ in begun)})
                 case "pass":
                     assert contender is not None
                     answer(run_pass(contender, task, command["seconds"]))
@@ -203,15 +208,6 @@ def main(arguments: list[str]) -> int:
     if contender is not None:
         contender.close()
     return 0
-
-
-def _first_batch(contender: Contender, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Run one epoch; return the seconds from after `import torch` to its first batch."""
-    arrived = None
-    for _ in contender.epoch():
-        arrived = arrived or clock()
-    assert arrived is not None
-    return arrived - _IMPORTED
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ _DEFINITIONS = {
     "cpu_seconds_per_1000": "user and system time of all its processes for 1,000 images, whole epochs, median over the rounds",
     "first_batch_seconds": "from after `import torch` in a fresh process to the first batch: its own imports, compilation, opening "
     "the data (their index is there), starting workers; once",
-    "peak_mib": "most of the sampled proportional set size of all its processes in one epoch, of memory that no file holds: "
-    "without code and mapped data",
+    "peak_mib": "most of the sampled proportional set size of all its processes in its first epoch, after the first batch: "
+    "of memory that no file holds, so without code and mapped data",
     "ratio": "median over the rounds of the ratio within a round",
     "raw": f"images at most {RAW_SIDE} px on the longest side",
 }
