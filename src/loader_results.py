@@ -18,7 +18,8 @@ _PACKAGES = (
 )
 _DEFINITIONS = {
     "images_per_second": "median over the rounds; in each the clock runs from the arrival of one of an epoch's first batches to "
-    "that of one of its last, in the midst of work at both ends; interval: 95 %, distribution-free",
+    "that of one of its last, in the midst of work at both ends; interval: 95 %, distribution-free "
+    "(below 6 rounds their range, which is less)",
     "cpu_seconds_per_1000": "user and system time of all its processes for 1,000 images, whole epochs, median over the rounds",
     "first_batch_seconds": "from after `import torch` in a fresh process to the first batch: its own imports, compilation, opening "
     "the data (their index is there), starting workers; once",
