@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from src.config import ConfigError, Problem
 from src.config.cli import exit_with
 from src.config.errors import did_you_mean
-from src.loader_options import parse_options
+from src.loader_benchmark.options import parse_options
 
 USAGE = """usage: python -m src.benchmark step [pairs=30] [steps=50]
        python -m src.benchmark loaders data=<folder of class folders> [images=4000] [image_size=224] [batch=128] [workers=auto]
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
                 result = _step(options)
             case "loaders":
                 asked = parse_options(options)
-                from src.loader_benchmark import measure_loaders
+                from src.loader_benchmark.measure import measure_loaders
 
                 result = measure_loaders(asked)
             case _:

@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from src.loader_catalogue import CATALOGUE, Task
-from src.loader_contenders import check, run_pass
-from src.loader_options import Options
-from src.loader_results import compare, paired_ratio
-from src.loader_scratch import PREFIX, prepare
+from src.loader_benchmark.catalogue import CATALOGUE, Task
+from src.loader_benchmark.contenders import check, run_pass
+from src.loader_benchmark.options import Options
+from src.loader_benchmark.results import compare, paired_ratio
+from src.loader_benchmark.scratch import PREFIX, prepare
 from tests.pictures import encode, write_files
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -169,7 +169,7 @@ def contenders_of(pid: int) -> list[str]:
             leads = path.parent.joinpath("stat").read_text().rpartition(")")[2].split()[3] == path.parent.name
         except OSError:
             continue
-        if "src.loader_contenders" in command and re.search(rf"{PREFIX}{pid}-", command) and leads:
+        if "src.loader_benchmark.contenders" in command and re.search(rf"{PREFIX}{pid}-", command) and leads:
             found.append(command)
     return found
 
@@ -263,8 +263,8 @@ def test_a_pass_lasts_as_long_as_it_should_and_counts_what_its_clock_saw() -> No
 LOADS = """
 import json, sys
 import numpy as np
-from src.loader_catalogue import Task
-from src.loader_contenders import build_contender
+from src.loader_benchmark.catalogue import Task
+from src.loader_benchmark.contenders import build_contender
 if __name__ == "__main__":
     contender = build_contender(Task(**json.loads(sys.argv[1])))
     np.save(sys.argv[2], np.concatenate([images.numpy().copy() for _ in range(2) for images in contender.epoch()]))

@@ -16,12 +16,12 @@ from loguru import logger
 from rich.console import Console
 
 from src.config import ConfigError, Problem
-from src.loader_catalogue import CATALOGUE, Entry, Task
-from src.loader_options import Options
-from src.loader_process import ContenderFailed, PeakMemory, Process
-from src.loader_report import print_table, write_plot
-from src.loader_results import circumstances, compare
-from src.loader_scratch import prepare, scratch_folder
+from src.loader_benchmark.catalogue import CATALOGUE, Entry, Task
+from src.loader_benchmark.options import Options
+from src.loader_benchmark.process import ContenderFailed, PeakMemory, Process
+from src.loader_benchmark.report import print_table, write_plot
+from src.loader_benchmark.results import circumstances, compare
+from src.loader_benchmark.scratch import prepare, scratch_folder
 from src.machine import allowed_cpus
 from src.step_benchmark import interval_of_median
 from src.tracking.console import counting, start_console

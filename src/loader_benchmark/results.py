@@ -7,8 +7,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from src.loader_catalogue import CATALOGUE, HEADLINES, OWN_PEER, RAW_SIDE, Stored, Task
-from src.loader_options import Options
+from src.loader_benchmark.catalogue import CATALOGUE, HEADLINES, OWN_PEER, RAW_SIDE, Stored, Task
+from src.loader_benchmark.options import Options
 from src.step_benchmark import interval_of_median
 
 Speeds = Mapping[str, list[float]]

@@ -20,7 +20,7 @@ from torch import Tensor
 from src.batch import BoxResize, Engine, Source
 from src.config import ConfigError
 from src.data.plan import CropLaw, EpochPlan
-from src.loader_catalogue import CATALOGUE, Task
+from src.loader_benchmark.catalogue import CATALOGUE, Task
 from src.machine import settle_torch
 
 LAW = CropLaw((0.08, 1.0), (3 / 4, 4 / 3), 0.5)
@@ -122,7 +122,7 @@ def build_contender(task: Task) -> Contender:
     """Build any contender by its name."""
     if CATALOGUE[task.name].ours:
         return Ours(task)
-    from src.loader_peers import build_peer
+    from src.loader_benchmark.peers import build_peer
 
     return build_peer(task)
 

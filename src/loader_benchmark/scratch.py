@@ -20,8 +20,8 @@ from src.config import ConfigError, Problem
 from src.data.beton.writer import write_beton
 from src.data.index import EXTENSIONS
 from src.data.sources.folder import FolderSource
-from src.loader_catalogue import PREPARED, RAW_SIDE
-from src.loader_options import Options
+from src.loader_benchmark.catalogue import PREPARED, RAW_SIDE
+from src.loader_benchmark.options import Options
 
 STAGE = "the data"
 PREFIX = "loader-benchmark-"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from src.loader_catalogue import Task
+from src.loader_benchmark.catalogue import Task
 
 _SCALE, _RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 

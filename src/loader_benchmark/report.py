@@ -7,7 +7,7 @@ from loguru import logger
 from rich.console import Console
 from rich.table import Table
 
-from src.loader_catalogue import HEADLINES, OWN_PEER, RAW_SIDE
+from src.loader_benchmark.catalogue import HEADLINES, OWN_PEER, RAW_SIDE
 
 _STORED = ("jpeg", "half raw", "raw")
 _TITLES = {"jpeg": "JPEG files", "half raw": "half of the images as pixels", "raw": f"pixels, at most {RAW_SIDE} px"}

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from src.loader_catalogue import Task
+from src.loader_benchmark.catalogue import Task
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SAMPLE_SECONDS = 0.1
@@ -44,7 +44,7 @@ class Process:
         self._log, self._ended = log, False
         with log.open("wb") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "src.loader_contenders", json.dumps(task.as_dict())],
+                [sys.executable, "-m", "src.loader_benchmark.contenders", json.dumps(task.as_dict())],
                 cwd=Path(__file__).resolve().parents[1],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from src.config import ConfigError, Problem
 from src.config.errors import did_you_mean
-from src.loader_catalogue import CATALOGUE
+from src.loader_benchmark.catalogue import CATALOGUE
 
 STAGE = "the command line"
 _LEAST = {"images": 3, "image_size": 8, "batch": 2, "workers": 1, "pairs": 1, "max_resolution": 16, "quality": 1, "seconds": 0}

@@ -1,0 +1,1 @@
+"""`python -m src.benchmark loaders`: every loader beside its stock peers, each in a process of its own."""
