@@ -101,15 +101,15 @@ def header_from(read: Callable[[int, int], bytes], length: int) -> Header:
     first = read(0, min(length, _FIRST))
     last = read(max(0, length - _LAST), min(length, _LAST))
     is_jpeg = first[:2] == b"\xff\xd8"
-    size = _jpeg_size(first) if is_jpeg else _png_size(first)
+    size = jpeg_size(first) if is_jpeg else _png_size(first)
     whole = last.endswith(b"\xff\xd9") if is_jpeg else last[4:8] == b"IEND"
     if size is not None and whole and 0 < size[0] * size[1] <= _SUSPICIOUS:
         return Header(*size, "")
     return _decoded(read(0, length))
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Walk the segments to the frame header (ITU-T T.81, B.2.2)."""
+def jpeg_size(data: bytes | memoryview) -> tuple[int, int] | None:
+    """Walk a JPEG's segments to the frame header (ITU-T T.81, B.2.2). Return width and height, or None where there is none."""
     position = 2
     while position + 9 <= len(data):
         if data[position] != 0xFF:

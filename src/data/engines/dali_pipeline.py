@@ -130,22 +130,21 @@ class DecodePipeline:
         except RuntimeError as error:
             raise DaliError(str(error)) from error
 
-    def take(self) -> tuple[Any, NDArray[np.int32]]:
+    def take(self) -> Any:
         """Wait for the next batch.
 
         Returns:
-            images, DALI's dense tensor uint8 (N, S, S, 3) where the pipeline decodes, valid until `release`; and int32 (N, 3), the
-            height, width and channels that each whole image has.
+            DALI's dense tensor uint8 (N, S, S, 3) where the pipeline decodes, valid until `release`.
 
         Raises:
             DaliError: if an image could not be decoded, or a box lies outside of it.
         """
         try:
-            images, shapes = self._pipe.share_outputs()
+            (images,) = self._pipe.share_outputs()
         except RuntimeError as error:
             raise DaliError(str(error)) from error
         self._fed.popleft()
-        return images.as_tensor(), np.array(shapes.as_tensor())
+        return images.as_tensor()
 
     def release(self) -> None:
         """Let the pipeline use the memory again of the batch taken first that is not yet released."""
@@ -217,15 +216,13 @@ def _build(cuts: bool, interpolation: str, capacity: int, threads: int, depth: i
             whole = fn.reshape(data, shape=shape, layout="HWC")
             pixels = whole if gpu is None else whole.gpu()
             part = fn.slice(pixels, start=start, end=end, axis_names="HW") if cuts else pixels
-            found = shape
         else:
             if cuts:
                 part = fn.decoders.image_slice(data, start=start, end=end, axis_names="HW", **jpeg)
             else:
                 part = fn.decoders.image(data, **jpeg)
-            found = fn.peek_image_shape(data, adjust_orientation=False, dtype=types.INT32)
         roi = {} if cuts else {"roi_start": start, "roi_end": end}
-        return fn.resize(part, size=target, interp_type=filters[interpolation], antialias=True, **roi), found
+        return fn.resize(part, size=target, interp_type=filters[interpolation], antialias=True, **roi)
 
     # With conditionals each row of a batch takes its own branch.
     decorated = dali.pipeline_def(enable_conditionals=True)(graph)

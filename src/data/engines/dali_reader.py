@@ -12,6 +12,7 @@ from src.batch import BatchPlan, DataError, Geometry, Source, StaleIndex
 from src.data.bad_images import BadImages, Substitute
 from src.data.engines.nvimgcodec import is_whole_jpeg
 from src.data.engines.pixels import decode_box, write_row
+from src.data.headers import jpeg_size
 
 _CHUNK = 16  # images a thread takes at once
 _BLACK = np.zeros(3, np.uint8)
@@ -66,7 +67,9 @@ class Reader:
             if encoded.kind == "raw":
                 pixels = np.ascontiguousarray(encoded.data)
                 return Row(pixels.reshape(-1), raw=True, size=(pixels.shape[0], pixels.shape[1]))
-            if is_whole_jpeg(encoded):
+            assert not isinstance(encoded.data, np.ndarray)
+            # DALI would not notice another size where the box lies inside of both images.
+            if is_whole_jpeg(encoded) and jpeg_size(encoded.data) == (encoded.width, encoded.height):
                 return Row(np.frombuffer(encoded.data, np.uint8), raw=False, size=(encoded.height, encoded.width))
         return self.by_reference(plan, row, geometry)
 

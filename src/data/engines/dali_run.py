@@ -140,19 +140,16 @@ class Run:
         head = self.pending[0]
         while True:
             self._feed(wait=True)
-            assert head.pipeline is not None and head.request is not None
+            assert head.pipeline is not None
             try:
-                images, shapes = head.pipeline.take()
+                images = head.pipeline.take()
                 break
             except DaliError as error:
                 self._recover(error)
         self.pending.popleft()
-        rows = head.rows
-        for row in np.flatnonzero((shapes[:, :2] != head.request.shape[:, :2]).any(axis=1)).tolist():
-            rows[row] = self._reader.by_reference(head.plan, row, self._geometry)  # which says that the index is stale
         self._feed(wait=False)  # so that DALI has work while the caller has
-        patches = {row: read.made for row, read in enumerate(rows) if read.made is not None}
-        substitutes = [read.substitute for read in rows if read.substitute is not None]
+        patches = {row: read.made for row, read in enumerate(head.rows) if read.made is not None}
+        substitutes = [read.substitute for read in head.rows if read.substitute is not None]
         return Made(images, patches, head.plan, substitutes, head.pipeline)
 
     def finish(self) -> None:

@@ -24,8 +24,9 @@ Build = Callable[..., Engine]
 
 
 def odd(jpeg: bytes) -> bytes:
-    """Put junk where Pillow skips it, and DALI refuses the file."""
-    return jpeg[:2] + b"\xff\x00ab" + jpeg[2:]
+    """Put junk before the scan, where Pillow skips it, and DALI refuses the file."""
+    scan = jpeg.index(b"\xff\xda")
+    return jpeg[:scan] + b"\0\0\x12" + jpeg[scan:]
 
 
 def broken(jpeg: bytes) -> bytes:
