@@ -118,22 +118,24 @@ class DaliEngine:
     def _on_gpu(self, run: Run, plans: Iterator[BatchPlan]) -> Iterator[Batch]:
         """Copy to torch's memory on the caller's stream: what torch frees there is not used again before its readers are done."""
         held: deque[tuple[torch.cuda.Event, Made]] = deque()
-        for made in self._made(run, plans):
-            images = copy_to_gpu(made.images, self._device)
-            for row, pixels in made.patches.items():
-                images[row] = pixels.pin_memory().to(self._device, non_blocking=True)
-            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            copied.record(torch.cuda.current_stream(self._device))
-            held.append((copied, made))
-            labels = self._labels(made.plan).pin_memory().to(self._device, non_blocking=True)
-            batch = Batch(images.permute(0, 3, 1, 2), labels, made.plan, len(made.substitutes))
-            del images, labels, made
-            yield batch
-            del batch
-            if len(held) == _HELD:
+        try:
+            for made in self._made(run, plans):
+                images = copy_to_gpu(made.images, self._device)
+                for row, pixels in made.patches.items():
+                    images[row] = pixels.pin_memory().to(self._device, non_blocking=True)
+                copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                copied.record(torch.cuda.current_stream(self._device))
+                held.append((copied, made))
+                labels = self._labels(made.plan).pin_memory().to(self._device, non_blocking=True)
+                batch = Batch(images.permute(0, 3, 1, 2), labels, made.plan, len(made.substitutes))
+                del images, labels, made
+                yield batch
+                del batch
+                if len(held) == _HELD:
+                    _release(*held.popleft())
+        finally:
+            while held:  # DALI takes its memory back, which may still be copied
                 _release(*held.popleft())
-        while held:
-            _release(*held.popleft())
 
     def _labels(self, plan: BatchPlan) -> Tensor:
         return torch.from_numpy(self._source.labels[plan.ids])
