@@ -5,14 +5,15 @@ otherwise than Pillow (other formats, a file without its end, a stream that it r
 """
 
 import os
+from collections.abc import Sequence
 from threading import get_ident
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from src.batch import Encoded, Pixels, Source
+from src.batch import BatchPlan, Encoded, Geometry, Pixels, Source
 from src.config import ConfigError, Problem
 from src.data.bad_images import BadImages
 from src.data.engines import pixels as reference
@@ -21,6 +22,7 @@ from src.data.engines.threaded import ThreadedEngine
 
 _START, _END = b"\xff\xd8\xff", b"\xff\xd9"  # ITU-T T.81: start of image and the next marker; end of image
 _NARROWEST = 64  # px; libjpeg-turbo smooths chroma otherwise in a region of one column, and NVIDIA's decoder hands that on
+_KEPT = 1_000_000  # px; memory of larger images is not kept for the next
 
 
 class NvImageCodecEngine(ThreadedEngine):
@@ -40,6 +42,11 @@ class NvImageCodecEngine(ThreadedEngine):
             bad_images=bad_images,
         )
 
+    def _decode_many(self, encoded: dict[int, Encoded], plan: BatchPlan, geometry: Geometry) -> dict[int, NDArray[np.uint8]]:
+        wanted = [(stored, reference.box_of(plan, row, geometry)) for row, stored in encoded.items()]
+        images = self._decoders.decode_boxes(wanted)
+        return {row: image for row, image in zip(encoded, images, strict=True) if image is not None}
+
     def close(self) -> None:
         """Stop the threads, and give the decoders back."""
         super().close()
@@ -49,7 +56,7 @@ class NvImageCodecEngine(ThreadedEngine):
 class Decoders:
     """nvImageCodec's CPU decoders, one a thread, each with memory that it decodes into again and again.
 
-    So what decode_box returns is valid until the same thread calls it again.
+    So what is returned is valid until the same thread asks again.
     """
 
     def __init__(self) -> None:
@@ -59,50 +66,76 @@ class Decoders:
 
     def decode_box(self, encoded: Encoded, box: Box | None) -> NDArray[np.uint8]:
         """Decode one image, or a box of it. See pixels.decode_box."""
-        if encoded.kind == "raw" or not is_whole_jpeg(encoded):
-            return reference.decode_box(encoded, box)
-        try:
-            stream = self._codec.CodeStream(encoded.data)
-            width, height = stream.width, stream.height
-        except RuntimeError:  # not a JPEG to this decoder
-            return reference.decode_box(encoded, box)
-        reference.check_size(encoded, width, height)
-        if box is None:
-            image = self._decode(stream)
-            return reference.decode_box(encoded, None) if image is None else image
-        x, y, box_width, box_height = box
-        left = max(0, min(x, width - _NARROWEST))
-        right = min(width, max(x + box_width, left + _NARROWEST))
-        image = self._decode(stream.get_sub_code_stream(region=self._codec.Region(y, left, y + box_height, right)))
-        if image is None:  # Pillow decides whether it is bad
-            return reference.decode_box(encoded, box)
-        return image if right - left == box_width else image[:, x - left : x - left + box_width]
+        image = self.decode_boxes([(encoded, box)])[0]
+        return reference.decode_box(encoded, box) if image is None else image
+
+    def decode_boxes(self, wanted: Sequence[tuple[Encoded, Box | None]]) -> list[NDArray[np.uint8] | None]:
+        """Decode several images, or boxes of them, at once: uint8 (h, w, 3), or None for what the reference has to look at."""
+        found: list[NDArray[np.uint8] | None] = [None] * len(wanted)
+        opened = [opened for number, (encoded, box) in enumerate(wanted) if (opened := self._open(number, encoded, box))]
+        if opened:
+            for one, image in zip(opened, self._own().decode([one.stream for one in opened], self._as_stored), strict=True):
+                if image is not None:
+                    found[one.number] = np.asarray(image.cpu())[:, one.columns]
+        return found
 
     def close(self) -> None:
         """Free the decoders."""
         self._of_threads.clear()
 
-    def _decode(self, stream: Any) -> NDArray[np.uint8] | None:
+    def _open(self, number: int, encoded: Encoded, box: Box | None) -> "_Opened | None":
+        """Return the stream of what is wanted, or None where it is not surely seen as the reference sees it."""
+        if encoded.kind == "raw" or not is_whole_jpeg(encoded):
+            return None
+        try:
+            stream = self._codec.CodeStream(encoded.data)
+            width, height = stream.width, stream.height
+        except RuntimeError:  # not a JPEG to this decoder
+            return None
+        if (width, height) != (encoded.width, encoded.height):
+            return None
+        if box is None:
+            return _Opened(number, stream, slice(None))
+        x, y, box_width, box_height = box
+        left = max(0, min(x, width - _NARROWEST))
+        right = min(width, max(x + box_width, left + _NARROWEST))
+        part = stream.get_sub_code_stream(region=self._codec.Region(y, left, y + box_height, right))
+        return _Opened(number, part, slice(x - left, x - left + box_width))
+
+    def _own(self) -> "_Decoder":
         own = self._of_threads.get(get_ident())
         if own is None:
-            own = self._of_threads[get_ident()] = self._new_decoder()
-        image = own.decoder.decode(stream, image=own.image, params=self._as_stored)
-        if image is None:
-            return None
-        own.image = image
-        return np.asarray(image.cpu())
+            own = self._of_threads[get_ident()] = _Decoder(self._codec)
+        return own
 
-    def _new_decoder(self) -> "_Decoder":
-        codec = self._codec
-        backends = [codec.Backend(codec.BackendKind.CPU_ONLY)]
-        return _Decoder(codec.Decoder(device_id=codec.NVIMGCODEC_DEVICE_CPU_ONLY, max_num_cpu_threads=1, backends=backends))
+
+class _Opened(NamedTuple):
+    """A stream to decode, its number, and the columns of the result that are wanted."""
+
+    number: int
+    stream: Any
+    columns: slice
 
 
 class _Decoder:
-    """A decoder and the image that it decodes into: new memory for every image would miss the cache."""
+    """A decoder and the images that it decodes into: new memory for every image would be in no cache."""
 
-    def __init__(self, decoder: Any) -> None:
-        self.decoder, self.image = decoder, None
+    def __init__(self, codec: Any) -> None:
+        backends = [codec.Backend(codec.BackendKind.CPU_ONLY)]
+        self._decoder = codec.Decoder(device_id=codec.NVIMGCODEC_DEVICE_CPU_ONLY, max_num_cpu_threads=1, backends=backends)
+        self._images: list[Any] = []
+
+    def decode(self, streams: list[Any], params: Any) -> list[Any]:
+        """Decode into the images of the last time, as far as there are any."""
+        count = len(streams)
+        ready = self._images[:count]
+        images = self._decoder.decode(streams[: len(ready)], images=ready, params=params) if ready else []
+        if len(ready) < count:
+            images += self._decoder.decode(streams[len(ready) :], params=params)
+        # An image that failed is given up, and so is its memory; and so is a huge one.
+        kept = [image for image in images if image is not None and image.shape[0] * image.shape[1] <= _KEPT]
+        self._images = kept + self._images[count:]
+        return list(images)
 
 
 def is_whole_jpeg(encoded: Encoded) -> bool:

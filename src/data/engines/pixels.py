@@ -64,7 +64,7 @@ def check_size(encoded: Encoded, width: int, height: int) -> None:
 
 
 def write_row(decode: DecodeBox, source: Source, plan: BatchPlan, row: int, pixels: Tensor, place: int, geometry: Geometry) -> None:
-    """Make one image of a plan.
+    """Make one image of a plan, alone.
 
     Args:
         decode: what decodes.
@@ -79,33 +79,66 @@ def write_row(decode: DecodeBox, source: Source, plan: BatchPlan, row: int, pixe
         DataError: naming the sample, if it cannot be read or decoded.
         StaleIndex: if it is not of the size that the index says.
     """
+    encoded = read_row(source, plan, row)
+    image = decode_row(decode, source, plan, row, encoded, geometry)
+    finish_row(image, bool(plan.flips[row]), pixels[place], geometry)
+
+
+def read_row(source: Source, plan: BatchPlan, row: int) -> Encoded:
+    """Read one image of a plan.
+
+    Raises:
+        DataError: naming the sample, if it cannot be read or is known to be bad.
+    """
     index = int(plan.ids[row])
     try:
         encoded = source.read(index)
-        if encoded.width == 0:
-            raise DataError(f"{source.name(index)} was found to be bad when the index was made. Replace or remove the file.")
-        if isinstance(geometry, BoxResize):
-            x, y, width, height = plan.crops[row].tolist()
-            side = geometry.image_size
-            made = resize(decode(encoded, (x, y, width, height)), (side, side), geometry.interpolation)
-        else:
-            image = decode(encoded, None)
-            made = resize_centre_crop(image, geometry.resize_size, geometry.image_size, geometry.interpolation)
     except DataError:
         raise  # names the sample already
+    except Exception as error:
+        error.add_note(f"while reading {source.name(index)}")
+        raise
+    if encoded.width == 0:
+        raise DataError(f"{source.name(index)} was found to be bad when the index was made. Replace or remove the file.")
+    return encoded
+
+
+def box_of(plan: BatchPlan, row: int, geometry: Geometry) -> Box | None:
+    """Return the part of the stored image that a geometry needs; None for all of it."""
+    if not isinstance(geometry, BoxResize):
+        return None
+    x, y, width, height = plan.crops[row].tolist()
+    return x, y, width, height
+
+
+def decode_row(
+    decode: DecodeBox, source: Source, plan: BatchPlan, row: int, encoded: Encoded, geometry: Geometry
+) -> NDArray[np.uint8]:
+    """Decode one image of a plan, or its box. See write_row for what it raises."""
+    try:
+        return decode(encoded, box_of(plan, row, geometry))
     except WrongSize as error:
         width, height = error.args
         raise StaleIndex(
-            f"{source.name(index)} is {width} x {height} px, but {encoded.width} x {encoded.height} px in the index: "
+            f"{source.name(int(plan.ids[row]))} is {width} x {height} px, but {encoded.width} x {encoded.height} px in the index: "
             "the file changed. Delete the index (.*.index.npz beside the data, or what is in data.cache_dir) and start again."
         ) from None
     except _UNDECODABLE as error:
-        raise DataError(f"{source.name(index)} cannot be decoded: {error}. Replace or remove the file.") from error
+        name = source.name(int(plan.ids[row]))
+        raise DataError(f"{name} cannot be decoded: {error}. Replace or remove the file.") from error
     except Exception as error:
-        error.add_note(f"while making the pixels of {source.name(index)}")
+        error.add_note(f"while decoding {source.name(int(plan.ids[row]))}")
         raise
+
+
+def finish_row(image: NDArray[np.uint8], flip: bool, place: Tensor, geometry: Geometry) -> None:
+    """Resize a decoded box, or cut a whole image's centre, and write it to its place, uint8 (S, S, 3)."""
+    if isinstance(geometry, BoxResize):
+        made = resize(image, (geometry.image_size, geometry.image_size), geometry.interpolation)
+    else:
+        made = resize_centre_crop(image, geometry.resize_size, geometry.image_size, geometry.interpolation)
     # numpy copies a mirrored row of three-byte pixels fourteen times as slowly as torch does.
-    pixels[place] = made.flip(1) if plan.flips[row] else made
+    place.copy_(made.flip(1) if flip else made)
 
 
 def resize(image: NDArray[np.uint8], size: tuple[int, int], interpolation: str) -> Tensor:

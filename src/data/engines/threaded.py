@@ -3,21 +3,26 @@
 Decoding and resizing release the interpreter lock, so threads of one process use every core and /dev/shm stays empty.
 """
 
+import contextlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from src.batch import Batch, BatchPlan, DataError, Geometry, Pixels, Source, StaleIndex, Stuck
+from src.batch import Batch, BatchPlan, BoxResize, DataError, Encoded, Geometry, Pixels, Source, StaleIndex, Stuck
 from src.data.bad_images import BadImages, Substitute
-from src.data.engines.pixels import DecodeBox, write_row
+from src.data.engines.pixels import DecodeBox, decode_row, finish_row, read_row, write_row
 from src.data.engines.staging import HostBatch, HostSlot, to_device
 
 STUCK_SECONDS = 900  # without the next images: more than a network file system takes to come back, less than a night
 _NAMED = 5
-_CHUNK = 16  # images a task: small enough to share a batch among threads, large enough to cost nothing
+_CHUNK = 32  # images a task, at most: more at once gains nothing
+_TASKS = 4  # a thread, among the batches that are under way: so that none waits for another
+_PIXELS = 4_000_000  # decoded at once by a thread, unless a single image has more: it bounds the memory
 
 
 class ThreadedEngine:
@@ -46,7 +51,7 @@ class ThreadedEngine:
     ) -> None:
         self._source, self._decode_box, self.pixels = source, decode, pixels
         self._device, self._prefetch, self._bad_images = device, prefetch, bad_images
-        self._stuck = False
+        self._stuck, self._threads = False, threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def batches(self, plans: Iterator[BatchPlan], *, geometry: Geometry) -> Iterator[Batch]:
@@ -104,23 +109,63 @@ class ThreadedEngine:
     def _submit(self, plan: BatchPlan, slot: HostSlot, geometry: Geometry) -> tuple[HostBatch, list[Future[list[Substitute]]]]:
         batch = HostBatch(slot, torch.from_numpy(self._source.labels[plan.ids]), plan)
         rows = range(len(plan.ids))
-        chunks = [rows[start : start + _CHUNK] for start in rows[::_CHUNK]]
+        size = max(1, min(_CHUNK, len(rows) * self._prefetch // (_TASKS * self._threads)))
+        chunks = [rows[start : start + size] for start in rows[::size]]
         return batch, [self._pool.submit(self._make, plan, slot.images, geometry, chunk) for chunk in chunks]
 
+    @torch.inference_mode()
     def _make(self, plan: BatchPlan, pixels: Tensor, geometry: Geometry, rows: range) -> list[Substitute]:
+        sizes = plan.crops[:, 2:] if isinstance(geometry, BoxResize) else self._source.sizes[plan.ids]
+        area = sizes[rows.start : rows.stop].astype(np.int64).prod(axis=1)
+        groups = np.cumsum(area) // _PIXELS
         substitutes = []
-        for row in rows:
-            try:
-                write_row(self._decode_box, self._source, plan, row, pixels, row, geometry)
-            except StaleIndex:
-                raise
-            except DataError as error:
-                if self._bad_images is None:
-                    raise
-                place = row
-
-                def make(other: BatchPlan, place: int = place) -> None:
-                    write_row(self._decode_box, self._source, other, 0, pixels, place, geometry)
-
-                substitutes.append(self._bad_images.substitute(plan, row, error, make))
+        for start, stop in zip(*_runs(groups), strict=True):
+            substitutes += self._make_group(plan, pixels, geometry, rows[start:stop])
         return substitutes
+
+    def _make_group(self, plan: BatchPlan, pixels: Tensor, geometry: Geometry, rows: range) -> list[Substitute]:
+        """Read some images, decode them, and then resize them: code that is used again at once is found in the cache."""
+        substitutes = []
+        encoded: dict[int, Encoded] = {}
+        for row in rows:
+            with contextlib.suppress(DataError):  # it is met again, in its turn
+                encoded[row] = read_row(self._source, plan, row)
+        decoded = self._decode_many(encoded, plan, geometry)
+        for row, image in decoded.items():
+            finish_row(image, bool(plan.flips[row]), pixels[row], geometry)
+        # Only now the rest, one by one: the memory of what was decoded at once may be used again from here on.
+        for row in rows:
+            if row not in decoded:
+                substitute = self._make_alone(plan, pixels, geometry, row, encoded.get(row))
+                substitutes += [substitute] if substitute is not None else []
+        return substitutes
+
+    def _make_alone(
+        self, plan: BatchPlan, pixels: Tensor, geometry: Geometry, row: int, encoded: Encoded | None
+    ) -> Substitute | None:
+        """Make one image, or another in its place."""
+        try:
+            stored = encoded if encoded is not None else read_row(self._source, plan, row)
+            image = decode_row(self._decode_box, self._source, plan, row, stored, geometry)
+            finish_row(image, bool(plan.flips[row]), pixels[row], geometry)
+        except StaleIndex:
+            raise
+        except DataError as error:
+            if self._bad_images is None:
+                raise
+
+            def make(other: BatchPlan) -> None:
+                write_row(self._decode_box, self._source, other, 0, pixels, row, geometry)
+
+            return self._bad_images.substitute(plan, row, error, make)
+        return None
+
+    def _decode_many(self, encoded: dict[int, Encoded], plan: BatchPlan, geometry: Geometry) -> dict[int, NDArray[np.uint8]]:
+        """Decode at once what can be: row to uint8 (h, w, 3), valid until this thread calls it again. The rest goes one by one."""
+        return {}
+
+
+def _runs(values: NDArray[np.int64]) -> tuple[list[int], list[int]]:
+    """Return where runs of equal values start and stop."""
+    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]]).tolist()
+    return starts, [*starts[1:], len(values)]
