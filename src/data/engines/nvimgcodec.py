@@ -88,7 +88,9 @@ class Decoders:
         if encoded.kind == "raw" or not is_whole_jpeg(encoded):
             return None
         try:
-            stream = self._codec.CodeStream(encoded.data)
+            # A mapped file's bytes are copied, which brings them near: decoding waits for memory at every turn.
+            data = encoded.data if isinstance(encoded.data, bytes) else bytes(encoded.data)
+            stream = self._codec.CodeStream(data)
             width, height = stream.width, stream.height
         except RuntimeError:  # not a JPEG to this decoder
             return None

@@ -52,7 +52,8 @@ class ThreadedEngine:
         self._source, self._decode_box, self.pixels = source, decode, pixels
         self._device, self._prefetch, self._bad_images = device, prefetch, bad_images
         self._stuck, self._threads = False, threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        torch.get_num_threads()  # settles the caller's own number, before _alone says another to threads that are still to come
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode", initializer=_alone)
 
     def batches(self, plans: Iterator[BatchPlan], *, geometry: Geometry) -> Iterator[Batch]:
         """Yield a batch for each plan. See the protocol."""
@@ -163,6 +164,11 @@ class ThreadedEngine:
     def _decode_many(self, encoded: dict[int, Encoded], plan: BatchPlan, geometry: Geometry) -> dict[int, NDArray[np.uint8]]:
         """Decode at once what can be: row to uint8 (h, w, 3), valid until this thread calls it again. The rest goes one by one."""
         return {}
+
+
+def _alone() -> None:
+    """Let torch use this thread only: copying an image would otherwise wake a team of threads for each of ours, which spin."""
+    torch.set_num_threads(1)
 
 
 def _runs(values: NDArray[np.int64]) -> tuple[list[int], list[int]]:
