@@ -223,3 +223,27 @@ def test_a_disk_that_does_not_answer_ends_it_with_the_names(folder, name, monkey
     engine.close()
     assert time.monotonic() - start < 5, "closing waits for the disk"
     answers.set()
+
+
+def test_a_hundred_early_exits_leave_nothing(folder, build_engine):
+    """Threads, processes and descriptors as before; memory within 2 %."""
+
+    def leave_early(times: int) -> None:
+        for number in range(times):
+            engine = build_engine(folder, threads=2, prefetch=3)
+            batches = engine.batches(iter(plans_of(folder, 10)), geometry=BoxResize(64, "bilinear"))
+            for _ in range(number % 4):
+                next(batches)
+            if number % 2:
+                batches.close()
+            engine.close()
+
+    def children() -> str:
+        return "".join(path.read_text() for path in Path("/proc/self/task").glob("*/children"))
+
+    leave_early(20)
+    before, processes, memory = threads_and_descriptors(), children(), resident()
+    leave_early(100)
+    assert threads_and_descriptors() == before
+    assert children() == processes
+    assert resident() < memory * 1.02

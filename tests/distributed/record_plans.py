@@ -21,6 +21,7 @@ from src.training.stopping import StopRequests
 class Recorder:
     def __init__(self, engine: object) -> None:
         self.engine, self.ids = engine, list[list[int]]()
+        self.pixels = engine.pixels  # type: ignore[attr-defined]
 
     def batches(self, plans: Iterator[BatchPlan], *, geometry: Geometry) -> Iterator[Batch]:
         for batch in self.engine.batches(plans, geometry=geometry):  # type: ignore[attr-defined]

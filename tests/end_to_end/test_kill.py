@@ -19,7 +19,7 @@ def test_killed_at_random_instants_ends_equal(tmp_path: Path, optimizer: str, ra
 @pytest.mark.parametrize("loader", [name for name in COMBINATIONS if name != "torchvision/synthetic"])
 def test_so_it_does_with_every_source_and_engine(tmp_path: Path, loader: str) -> None:
     data = settings_of(loader, write_small_data(tmp_path / "data", train=650, val=60))
-    outcome = kill_and_compare(tmp_path, (*data, "optim=sgd", "epochs=3"), ranks=1, kills=1, seed=1)
+    outcome = kill_and_compare(tmp_path, (*data, "optim=sgd", "epochs=3"), ranks=1, kills=2, seed=1)
     assert outcome["unequal"] == []
     assert outcome["lost"] == 0
-    assert outcome["kills"] == 1
+    assert outcome["kills"] >= 1

@@ -35,7 +35,7 @@ class Recorder:
     """An engine that keeps a copy of what another one made."""
 
     def __init__(self, engine: Engine) -> None:
-        self.engine, self.seen = engine, list[Batch]()
+        self.engine, self.seen, self.pixels = engine, list[Batch](), engine.pixels
 
     def batches(self, plans: Iterator[BatchPlan], *, geometry: Geometry) -> Iterator[Batch]:
         for batch in self.engine.batches(plans, geometry=geometry):

@@ -66,6 +66,7 @@ def write(folder: Path) -> None:
         workers = 1 if variant == "raw" else 2
         writer = DatasetWriter(str(folder / f"{variant}.beton"), fields, page_size=2**21, num_workers=workers)
         writer.from_indexed_dataset(images, chunksize=3)
+    for variant in VARIANTS:  # only now: reading compiles in threads, and FFCV's writer forks, which may wait for ever behind them
         read(folder / f"{variant}.beton")
 
 
