@@ -57,16 +57,17 @@ def counting(console: Console, what: str) -> Iterator["Counting"]:
 
 @contextmanager
 def counting_bytes(console: Console, what: str) -> Iterator[Callable[[int, int, int], None]]:
-    """Show how far writing a large file is: called with (images done, images in all, bytes so far); says images/s and size."""
-    rate = _Rate()
+    """Show how far writing a large file is, and then reading it back: called with (images done, images in all, bytes so far)."""
+    rate = _Rate(what)
     if not console.is_terminal:
         told = [0]
 
         def log(done: int, total: int, size: int) -> None:
+            speed = rate.of(done)
             tenth = 10 * done // max(total, 1)
             if tenth != told[0] and total >= 1000:
                 told[0] = tenth
-                logger.info(f"{what}: {done:,} of {total:,} images, {rate.of(done):,.0f} images/s, {size / 2**20:,.0f} MiB")
+                logger.info(f"{rate.what}: {done:,} of {total:,} images, {speed:,.0f} images/s, {size / 2**20:,.0f} MiB")
 
         yield log
         return
@@ -75,21 +76,22 @@ def counting_bytes(console: Console, what: str) -> Iterator[Callable[[int, int, 
         task = bar.add_task(what, total=None)
 
         def show(done: int, total: int, size: int) -> None:
-            text = f"{what}  {rate.of(done):,.0f} images/s  {size / 2**20:,.0f} MiB"
+            speed = rate.of(done)
+            text = f"{rate.what}  {speed:,.0f} images/s  {size / 2**20:,.0f} MiB"
             bar.update(task, completed=done, total=total, description=text)
 
         yield show
 
 
 class _Rate:
-    """Images a second since counting began, or began anew."""
+    """Images a second since counting began, or began anew: then what was written is read back."""
 
-    def __init__(self) -> None:
-        self._start, self._last = time.monotonic(), 0
+    def __init__(self, what: str) -> None:
+        self.what, self._start, self._last = what, time.monotonic(), 0
 
     def of(self, done: int) -> float:
         if done < self._last:
-            self._start = time.monotonic()
+            self.what, self._start = f"{self.what}, reading back", time.monotonic()
         self._last = done
         return done / max(time.monotonic() - self._start, 1e-3)
 

@@ -54,9 +54,11 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--images", type=int, default=1_281_167)
     parser.add_argument("--folder", default="/dev/shm")
+    parser.add_argument("--sources", nargs="+", default=["folder", "tar", "beton"])
     options = parser.parse_args()
     found = {}
-    for source, write in (("folder", write_folder), ("tar", write_tar), ("beton", write_file)):
+    writers = {"folder": write_folder, "tar": write_tar, "beton": write_file}
+    for source, write in ((name, writers[name]) for name in options.sources):
         with tempfile.TemporaryDirectory(dir=options.folder) as name:
             place = Path(name)
             settings = write(place, options.images)

@@ -1,5 +1,6 @@
 """What people see: lines in a log, a bar on a terminal, a table row an epoch, and one JSON line on stdout."""
 
+import io
 import os
 import pty
 import re
@@ -12,7 +13,7 @@ from loguru import logger
 from rich.console import Console
 
 from src.batch import Record
-from src.tracking.console import ConsoleTracker, also_log_to, counting, say_result, start_console
+from src.tracking.console import ConsoleTracker, also_log_to, counting, counting_bytes, say_result, start_console
 
 WINDOW = Record(
     "train",
@@ -209,3 +210,14 @@ def test_the_result_is_stdouts_last_line(capsys: pytest.CaptureFixture[str]) -> 
     say_result('{"status": "finished"}')
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ('{"status": "finished"}\n', "")
+
+
+def test_writing_a_large_file_is_told_with_rate_and_size_and_reading_back_apart() -> None:
+    told: list[str] = []
+    handle = logger.add(lambda message: told.append(str(message)), level="INFO", format="{message}")
+    with counting_bytes(Console(file=io.StringIO()), "writing train.beton") as progress:
+        for done in (0, 500, 1000, 500, 1000):
+            progress(done, 1000, done * 2**20)
+    logger.remove(handle)
+    assert [text.split(":")[0] for text in told] == ["writing train.beton"] * 2 + ["writing train.beton, reading back"] * 2
+    assert all("images/s" in text and "MiB" in text for text in told)
