@@ -90,3 +90,28 @@ class BadImages:
                 f"The last: {reason} Mend the data, or set data.max_bad_images higher."
             )
         logger.warning(f"bad image {len(self._met)} of at most {self._most}, another is shown in its place: {reason}")
+
+
+def make_or_replace(
+    bad_images: BadImages | None, plan: BatchPlan, row: int, make: Callable[[BatchPlan, int], None]
+) -> Substitute | None:
+    """Make one image of a plan, or, where the policy has it so, another in its place.
+
+    Args:
+        bad_images: the policy; None: a bad image raises.
+        plan: the batch's.
+        row: which of its images.
+        make: makes the pixels of one row of a plan; raises DataError where the image is bad.
+
+    Returns:
+        What took the image's place; None where nothing had to.
+    """
+    try:
+        make(plan, row)
+    except StaleIndex:
+        raise
+    except DataError as error:
+        if bad_images is None:
+            raise
+        return bad_images.substitute(plan, row, error, lambda other: make(other, 0))
+    return None

@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from src.batch import BatchPlan, DataError, Geometry, Source, StaleIndex
-from src.data.bad_images import BadImages, Substitute
+from src.batch import BatchPlan, DataError, Geometry, Source
+from src.data.bad_images import BadImages, Substitute, make_or_replace
 from src.data.engines.nvimgcodec import is_whole_jpeg
-from src.data.engines.pixels import decode_box, write_row
+from src.data.engines.pixels import decode_box, read_row, write_row
 from src.data.headers import jpeg_size
 
 _CHUNK = 16  # images a thread takes at once
@@ -58,12 +58,9 @@ class Reader:
         index = int(plan.ids[row])
         if index not in self.refused:
             try:
-                encoded = self._source.read(index)
+                encoded = read_row(self._source, plan, row)
             except DataError:
                 return self.by_reference(plan, row, geometry)
-            except Exception as error:
-                error.add_note(f"while reading {self._source.name(index)}")
-                raise
             if encoded.kind == "raw":
                 pixels = np.ascontiguousarray(encoded.data)
                 return Row(pixels.reshape(-1), raw=True, size=(pixels.shape[0], pixels.shape[1]))
@@ -80,17 +77,9 @@ class Reader:
             DataError: naming the sample, where nothing may take its place.
         """
         made = torch.empty((1, geometry.image_size, geometry.image_size, 3), dtype=torch.uint8)
-        substitute = None
-        try:
-            write_row(decode_box, self._source, plan, row, made, 0, geometry)
-        except StaleIndex:
-            raise
-        except DataError as error:
-            if self._bad_images is None:
-                raise
 
-            def make(other: BatchPlan) -> None:
-                write_row(decode_box, self._source, other, 0, made, 0, geometry)
+        def make(which: BatchPlan, at: int) -> None:
+            write_row(decode_box, self._source, which, at, made, 0, geometry)
 
-            substitute = self._bad_images.substitute(plan, row, error, make)
+        substitute = make_or_replace(self._bad_images, plan, row, make)
         return Row(_BLACK, raw=True, size=(1, 1), made=made[0], substitute=substitute)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from src.batch import Batch, BatchPlan, BoxResize, DataError, Encoded, Geometry, Pixels, Source, StaleIndex
+from src.batch import Batch, BatchPlan, BoxResize, DataError, Encoded, Geometry, Pixels, Source
 from src.config import ConfigError, Problem
-from src.data.bad_images import BadImages, Substitute
+from src.data.bad_images import BadImages, Substitute, make_or_replace
 from src.data.engines import pixels as reference
 from src.data.engines.nvimgcodec import Decoders, is_whole_jpeg, load_codec
 
@@ -78,7 +78,7 @@ class NvImageCodecGpuEngine:
         side, count = geometry.image_size, len(plan.ids)
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream), torch.no_grad():
             images = torch.empty((count, side, side, 3), dtype=torch.uint8, device=self._device)
-            encoded = list(self._readers.map(self._read, plan.ids.tolist()))
+            encoded = list(self._readers.map(lambda row: self._read(plan, row), range(count)))
             streams = {row: stream for row in range(count) if (stream := self._open(plan, row, encoded[row], geometry)) is not None}
             decoded: list[Any] = []
             if streams:
@@ -95,18 +95,15 @@ class NvImageCodecGpuEngine:
             self._stream.synchronize()  # what nvImageCodec decoded is freed here
         return Batch(images.permute(0, 3, 1, 2), labels, plan, len(substitutes))
 
-    def _read(self, index: int) -> Encoded | None:
+    def _read(self, plan: BatchPlan, row: int) -> Encoded | None:
         try:
-            return self._source.read(index)
+            return reference.read_row(self._source, plan, row)
         except DataError:
             return None  # the reference meets it again, and decides
-        except Exception as error:
-            error.add_note(f"while reading {self._source.name(index)}")
-            raise
 
     def _open(self, plan: BatchPlan, row: int, encoded: Encoded | None, geometry: Geometry) -> Any:
         """Return the code stream of what is wanted, or None where the reference has to make it."""
-        if encoded is None or encoded.kind == "raw" or encoded.width == 0 or not is_whole_jpeg(encoded):
+        if encoded is None or encoded.kind == "raw" or not is_whole_jpeg(encoded):
             return None
         try:
             stream = self._codec.CodeStream(encoded.data)
@@ -123,19 +120,13 @@ class NvImageCodecGpuEngine:
         """Make on the CPU what the GPU could not."""
         substitutes = []
         host = torch.empty((1, *images.shape[1:]), dtype=torch.uint8)
+
+        def make(which: BatchPlan, at: int) -> None:
+            reference.write_row(self._on_cpu.decode_box, self._source, which, at, host, 0, geometry)
+
         for row in rows:
-            try:
-                reference.write_row(self._on_cpu.decode_box, self._source, plan, row, host, 0, geometry)
-            except StaleIndex:
-                raise
-            except DataError as error:
-                if self._bad_images is None:
-                    raise
-
-                def make(other: BatchPlan) -> None:
-                    reference.write_row(self._on_cpu.decode_box, self._source, other, 0, host, 0, geometry)
-
-                substitutes.append(self._bad_images.substitute(plan, row, error, make))
+            substitute = make_or_replace(self._bad_images, plan, row, make)
+            substitutes += [substitute] if substitute is not None else []
             images[row] = host[0].to(self._device)
         return substitutes
 

@@ -63,7 +63,16 @@ def check_size(encoded: Encoded, width: int, height: int) -> None:
         raise WrongSize(width, height)
 
 
-def write_row(decode: DecodeBox, source: Source, plan: BatchPlan, row: int, pixels: Tensor, place: int, geometry: Geometry) -> None:
+def write_row(
+    decode: DecodeBox,
+    source: Source,
+    plan: BatchPlan,
+    row: int,
+    pixels: Tensor,
+    place: int,
+    geometry: Geometry,
+    encoded: Encoded | None = None,
+) -> None:
     """Make one image of a plan, alone.
 
     Args:
@@ -74,12 +83,14 @@ def write_row(decode: DecodeBox, source: Source, plan: BatchPlan, row: int, pixe
         pixels: uint8 (N, S, S, 3), written to.
         place: the row of `pixels` to write.
         geometry: training's or evaluation's.
+        encoded: the stored image, where it has been read already.
 
     Raises:
         DataError: naming the sample, if it cannot be read or decoded.
         StaleIndex: if it is not of the size that the index says.
     """
-    encoded = read_row(source, plan, row)
+    if encoded is None:
+        encoded = read_row(source, plan, row)
     image = decode_row(decode, source, plan, row, encoded, geometry)
     finish_row(image, bool(plan.flips[row]), pixels[place], geometry)
 

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from src.batch import Batch, BatchPlan, BoxResize, DataError, Encoded, Geometry, Pixels, Source, StaleIndex, Stuck
-from src.data.bad_images import BadImages, Substitute
-from src.data.engines.pixels import DecodeBox, decode_row, finish_row, read_row, write_row
+from src.batch import Batch, BatchPlan, BoxResize, DataError, Encoded, Geometry, Pixels, Source, Stuck
+from src.data.bad_images import BadImages, Substitute, make_or_replace
+from src.data.engines.pixels import DecodeBox, finish_row, read_row, write_row
 from src.data.engines.staging import HostBatch, HostSlot, to_device
 
 STUCK_SECONDS = 900  # without the next images: more than a network file system takes to come back, less than a night
@@ -145,21 +145,12 @@ class ThreadedEngine:
         self, plan: BatchPlan, pixels: Tensor, geometry: Geometry, row: int, encoded: Encoded | None
     ) -> Substitute | None:
         """Make one image, or another in its place."""
-        try:
-            stored = encoded if encoded is not None else read_row(self._source, plan, row)
-            image = decode_row(self._decode_box, self._source, plan, row, stored, geometry)
-            finish_row(image, bool(plan.flips[row]), pixels[row], geometry)
-        except StaleIndex:
-            raise
-        except DataError as error:
-            if self._bad_images is None:
-                raise
 
-            def make(other: BatchPlan) -> None:
-                write_row(self._decode_box, self._source, other, 0, pixels, row, geometry)
+        def make(which: BatchPlan, at: int) -> None:
+            stored = encoded if which is plan else None
+            write_row(self._decode_box, self._source, which, at, pixels, row, geometry, stored)
 
-            return self._bad_images.substitute(plan, row, error, make)
-        return None
+        return make_or_replace(self._bad_images, plan, row, make)
 
     def _decode_many(self, encoded: dict[int, Encoded], plan: BatchPlan, geometry: Geometry) -> dict[int, NDArray[np.uint8]]:
         """Decode at once what can be: row to uint8 (h, w, 3), valid until this thread calls it again. The rest goes one by one."""
