@@ -58,6 +58,20 @@ class Batch(NamedTuple):
     replaced: int = 0
 
 
+class Augmented(NamedTuple):
+    """What the model and the loss see of a batch.
+
+    Attributes:
+        images: (N, 3, H, W), normalised.
+        targets: int64 (N,), or where images are mixed float32 (N, K).
+        strengths: how strongly it was augmented: name -> sum over the micro-batch's images. Plain floats, known without the device.
+    """
+
+    images: Tensor
+    targets: Tensor
+    strengths: Mapping[str, float]
+
+
 class BoxResize(NamedTuple):
     """Cut the plan's box and resize it, antialiased, to a square of image_size (training)."""
 

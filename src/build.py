@@ -12,7 +12,7 @@ from src.augment.normalise import Normalise, TrainingAugmentation
 from src.batch import Batch, BatchPlan, BoxResize, Engine, Pixels, ResizeCentreCrop, Source, Tracker
 from src.config import Config
 from src.config.data import StoredData
-from src.config.learning import EvaluateScheduleFree, EvaluateTrained
+from src.config.average import EvaluateScheduleFree, EvaluateTrained
 from src.data.bad_images import BadImages
 from src.data.build_engine import build_engine, choose_engine
 from src.data.plan import CropLaw, EpochPlan, eval_plans

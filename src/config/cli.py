@@ -81,6 +81,6 @@ def _without_dashes(text: str, door: str) -> str:
 def _describe_groups() -> str:
     lines = ["groups (group=choice):"]
     for group, choices in groups().items():
-        more = " | any torchvision classifier by name" if group == "model" else ""
+        more = " | any torchvision classifier by name | timm/<name>" if group == "model" else ""
         lines.append(f"  {group:<11}{' | '.join(choices)}{more}")
     return "\n".join([*lines, "  every other key: --cfg job prints them all with their values, conf/ says what they mean"])

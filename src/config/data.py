@@ -1,4 +1,4 @@
-"""Schema of the data and augment groups."""
+"""Schema of the data group."""
 
 from typing import Annotated, Literal
 
@@ -6,9 +6,9 @@ from pydantic import Field, model_validator
 
 from src.config.fields import (
     Count,
+    CountOrZero,
     Flag,
     Fraction,
-    Positive,
     PositiveFraction,
     Strict,
     Text,
@@ -28,6 +28,10 @@ class DataCommon(Strict):
 
     name: Text
     image_size: Count
+    ramp_from_size: Count | None
+    ramp_from_epoch: CountOrZero
+    ramp_to_epoch: CountOrZero
+    ramp_multiple: Count
     eval_image_size: Count
     resize_size: Count
     interpolation: Interpolation
@@ -48,6 +52,23 @@ class DataCommon(Strict):
                 f"data.resize_size={self.resize_size} is smaller than data.eval_image_size={self.eval_image_size}, "
                 f"so the centre crop would not fit. Set data.resize_size={self.eval_image_size} or more."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _ramp_rises(self) -> "DataCommon":
+        problems = []
+        if self.ramp_from_size is not None and self.ramp_from_size > self.image_size:
+            problems.append(
+                f"data.ramp_from_size={self.ramp_from_size} is more than data.image_size={self.image_size}, where the ramp ends. "
+                f"Set data.ramp_from_size={self.image_size} or less, or null."
+            )
+        if self.ramp_from_epoch > self.ramp_to_epoch:
+            problems.append(
+                f"data.ramp_from_epoch={self.ramp_from_epoch} comes after data.ramp_to_epoch={self.ramp_to_epoch}. "
+                f"Set data.ramp_from_epoch={self.ramp_to_epoch} or less."
+            )
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
 
     @model_validator(mode="after")
@@ -133,23 +154,3 @@ class SyntheticData(DataCommon):
 
 
 DataConfig = Annotated[FolderData | BetonData | ParquetData | TarData | SyntheticData, Field(discriminator="source")]
-
-
-class AugmentConfig(Strict):
-    """The law of crops and flips (torchvision's RandomResizedCrop)."""
-
-    name: Literal["standard", "none"]
-    crop_scale: tuple[PositiveFraction, PositiveFraction]
-    crop_ratio: tuple[Positive, Positive]
-    flip_probability: Fraction
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "AugmentConfig":
-        wrong = [
-            f"augment.{name}=[{low}, {high}] runs backwards. Write the smaller number first."
-            for name, (low, high) in (("crop_scale", self.crop_scale), ("crop_ratio", self.crop_ratio))
-            if low > high
-        ]
-        if wrong:
-            raise ValueError("\n".join(wrong))
-        return self

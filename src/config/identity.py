@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from src.config.data import EXACT_ENGINES
+from src.config.model import TimmModel
 from src.config.problems import parts_of
 from src.config.schema import Config
 
@@ -16,6 +17,7 @@ _HOW_NOT_WHAT = {
     "resume",
     "dry_run",
     "profile_steps",
+    "target_hours",
     "track",
     "data.workers",
     "data.prefetch",
@@ -38,8 +40,9 @@ def run_name(config: Config) -> str:
 
 
 def model_name(config: Config) -> str:
-    """Return the model's own name: `resnet50`, `small_resnet`, `custom`."""
-    return str(getattr(config.model, "arch", config.model.name))
+    """Return the model's own name: `resnet50`, `timm_resnet50d`, `small_resnet`, `custom`."""
+    name = str(getattr(config.model, "arch", config.model.name))
+    return f"timm_{name}" if isinstance(config.model, TimmModel) else name
 
 
 def differences(config: Config, stored: dict[str, Any]) -> list[tuple[str, object, object]]:

@@ -44,7 +44,8 @@ def rewrite(texts: Sequence[str], config_dir: Path | None) -> tuple[list[str], l
         elif value == "null":  # Hydra cannot choose nothing, so an earlier choice is forgotten
             rewritten = [other for other in rewritten if not other.startswith(f"{key}=")]
         elif key == "model" and value not in _choices(key, config_dir):
-            rewritten += ["model=torchvision", f"++model.arch={value}"]
+            package, _, arch = value.rpartition("/")
+            rewritten += [f"model={package or 'torchvision'}", f"++model.arch={arch}"]
         else:
             rewritten.append(f"{key}={value}")
     return rewritten, problems
@@ -124,7 +125,9 @@ def _unknown_choice(group: str, choice: str, config_dir: Path | None) -> Problem
     classifiers = CLASSIFIERS if group == "model" else ()
     if choice in {*choices, *classifiers} or (choice == "null" and group not in Config.model_fields):
         return None
-    listed = ", ".join(choices) + (", or any torchvision classifier" if classifiers else "")
+    if group == "model" and choice.startswith("timm/"):  # timm itself knows its names, when the model is built
+        return None
+    listed = ", ".join(choices) + (", any torchvision classifier, or timm/<any of timm's>" if classifiers else "")
     return Problem(group, choice, f"no such choice. There are: {listed}.{did_you_mean(choice, [*choices, *classifiers])}")
 
 

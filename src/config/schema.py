@@ -4,17 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import field_validator, model_validator
 
-from src.config.data import AugmentConfig, DataConfig
-from src.config.fields import BelowOne, Count, CountOrZero, Flag, Positive, Seed, Strict, Text, bookkeeping
-from src.config.learning import (
-    AverageConfig,
-    EvaluateScheduleFree,
-    ModelConfig,
-    OptimConfig,
-    ScheduleConfig,
-    ScheduleFreeAdamW,
-    ScheduleFreeSgd,
-)
+from src.config.augment import AugmentConfig
+from src.config.average import AverageConfig, EvaluateScheduleFree
+from src.config.data import DataConfig
+from src.config.fields import BelowOne, Count, CountOrZero, Flag, Positive, PositiveFraction, Seed, Strict, Text, bookkeeping
+from src.config.model import ModelConfig
+from src.config.optim import OptimConfig, ScheduleFreeAdamW, ScheduleFreeSgd
+from src.config.schedule import ScheduleConfig
 
 
 class TrackConfig(Strict):
@@ -39,7 +35,11 @@ class Config(Strict):
     deterministic: Flag
     max_grad_norm: Positive | None
     max_skipped_steps: Count
+    loss: Literal["cross_entropy", "bce"]
     label_smoothing: BelowOne
+    bce_threshold: PositiveFraction | None
+    bce_sum_classes: Flag
+    test_time_augmentation: Literal["none", "flip"]
     eval_every_epochs: Count
     save_every_steps: Annotated[Count, bookkeeping()]
     keep_top_k: Annotated[CountOrZero, bookkeeping()]
@@ -48,6 +48,7 @@ class Config(Strict):
     resume: Annotated[Text, bookkeeping()]
     dry_run: Annotated[Flag, bookkeeping()]
     profile_steps: Annotated[CountOrZero, bookkeeping()]
+    target_hours: Annotated[list[Positive], bookkeeping()]
 
     data: DataConfig
     model: ModelConfig
@@ -67,6 +68,9 @@ class Config(Strict):
     @model_validator(mode="after")
     def _groups_fit(self) -> "Config":
         problems = []
+        if self.loss != "bce" and (self.bce_threshold is not None or self.bce_sum_classes):
+            key, value = ("bce_threshold", self.bce_threshold) if self.bce_threshold is not None else ("bce_sum_classes", "true")
+            problems.append(f"{key}={value} says nothing to loss={self.loss}. Set loss=bce, or leave {key} away.")
         schedule_free = isinstance(self.optim, ScheduleFreeSgd | ScheduleFreeAdamW)
         if schedule_free and self.schedule.name != "constant":
             problems.append(
@@ -74,7 +78,7 @@ class Config(Strict):
                 f"Leave schedule away (optim={self.optim.name} sets schedule=constant)."
             )
         if schedule_free != isinstance(self.average, EvaluateScheduleFree):
-            fitting = "schedule_free" if schedule_free else "none"
+            fitting = "schedule_free" if schedule_free else "none (or ema, swa)"
             problems.append(
                 f"average={self.average.name} does not fit optim={self.optim.name}. Set average={fitting}, or leave it away."
             )

@@ -8,7 +8,7 @@ from typing import assert_never, cast
 from torch import nn
 
 from src.config import ConfigError, Problem
-from src.config.learning import CustomModel, ModelConfig, SmallResNet, TorchvisionModel
+from src.config.model import CustomModel, ModelConfig, SmallResNet, TorchvisionModel
 from src.models import small_resnet
 
 _AUXILIARY = {"googlenet", "inception_v3"}  # their auxiliary heads return a tuple in training

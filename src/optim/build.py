@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from src.config.learning import Adam, AdamW, OptimConfig, ScheduleFreeAdamW, ScheduleFreeSgd, Sgd
+from src.config.optim import Adam, AdamW, OptimConfig, ScheduleFreeAdamW, ScheduleFreeSgd, Sgd
 
 _NORMS = (
     nn.modules.batchnorm._BatchNorm,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import assert_never
 
-from src.config.learning import Constant, Cosine, ScheduleConfig
+from src.config.schedule import Constant, Cosine, ScheduleConfig
 
 LrFactor = Callable[[int], float]
 

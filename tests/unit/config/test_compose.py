@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from src.config import ConfigError, load, load_stored
 from src.config.compose import expand_sweep
-from src.config.learning import TorchvisionModel
+from src.config.model import TorchvisionModel
 from src.config.overrides import groups, rewrite
 from src.config.torchvision_models import CLASSIFIERS
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from src.config import ConfigError
-from src.config.learning import CustomModel, SmallResNet, TorchvisionModel
+from src.config.model import CustomModel, SmallResNet, TorchvisionModel
 from src.models.build import build_model
 
 WriteModule = Callable[[str], str]

@@ -6,7 +6,7 @@ import math
 import pytest
 from torch import nn, optim
 
-from src.config.learning import Constant, Cosine
+from src.config.schedule import Constant, Cosine
 from src.training.schedule import build_lr_factor, image_size_at
 
 STEPS_PER_EPOCH, TOTAL = 10, 200
