@@ -58,6 +58,11 @@ class Batch(NamedTuple):
     replaced: int = 0
 
 
+def keep(batch: Batch) -> Batch:
+    """Copy a batch's pixels and labels, so that it can be used after the next one was asked for."""
+    return batch._replace(images=batch.images.clone(), labels=batch.labels.clone())
+
+
 class Augmented(NamedTuple):
     """What the model and the loss see of a batch.
 

@@ -1,18 +1,20 @@
 """The composition root: from the configuration to live parts. The only file that knows every room."""
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, assert_never, cast
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple, cast
 
 import torch
+from loguru import logger
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
-from torch.optim import Optimizer
 
-from src.augment.normalise import Normalise, TrainingAugmentation
+from src.augment.build import build_augmentation
+from src.augment.normalise import Normalise
 from src.batch import Batch, BatchPlan, BoxResize, Engine, Pixels, ResizeCentreCrop, Source, Tracker
-from src.config import Config
+from src.config import Config, ConfigError, Problem
+from src.config.average import EvaluateTrained
 from src.config.data import StoredData
-from src.config.average import EvaluateScheduleFree, EvaluateTrained
 from src.data.bad_images import BadImages
 from src.data.build_engine import build_engine, choose_engine
 from src.data.plan import CropLaw, EpochPlan, eval_plans
@@ -20,13 +22,17 @@ from src.distributed import World, data_parallel
 from src.draws import Purpose, seed_of
 from src.machine import cpus_per_rank
 from src.models.build import build_model
+from src.models.weights import load_weights, read_state_dict
 from src.optim.build import build_optimizer
 from src.training.arithmetic import Arithmetic, plan_arithmetic
-from src.training.averaging import Average, NoAverage, ScheduleFreeAverage, evaluation_weights
+from src.training.averaging import NoAverage, build_average, evaluation_weights
+from src.training.checkpoint import CheckpointError, load_file
 from src.training.evaluation import EvalResult, Protocol, count
+from src.training.losses import build_criterion
 from src.training.precision import Precision, choose_precision
 from src.training.run import Run
-from src.training.schedule import build_lr_factor, image_size_at
+from src.training.sam import NoSam, Sam
+from src.training.schedule import build_lr_at, image_size_at
 from src.training.stopping import StopRequests
 
 
@@ -77,28 +83,40 @@ def build_run(
     arithmetic = plan_arithmetic(config, num_train=len(train), world_size=world.size)
     precision = choose_precision(config.precision, device)
     model = build_live_model(config, precision, device, num_classes=len(train.classes))
+    begin_from_weights(config, model)
     optimizer = build_optimizer(config.optim, model)
-    average = build_average(config, optimizer)
+    steps = {"steps_per_epoch": arithmetic.steps_per_epoch, "total_steps": arithmetic.total_steps}
+    average = build_average(config.average, model=model, optimizer=optimizer, **steps)
     normalise = build_normalise(config, precision, device)
-    lr_factor = build_lr_factor(config.schedule, steps_per_epoch=arithmetic.steps_per_epoch, total_steps=arithmetic.total_steps)
-    peak_lr = config.optim.peak_lr
+    augment = build_augmentation(
+        config.augment, normalise=normalise, seed=config.seed, num_classes=len(train.classes), device=device
+    )
+
+    def geometry(epoch: int) -> BoxResize:
+        return BoxResize(image_size_at(epoch, config.data), config.data.interpolation)
 
     def train_batches(epoch: int, first_step: int) -> Iterator[Batch]:
-        size = image_size_at(epoch, image_size=config.data.image_size)
         plans = train_plans(config, arithmetic, train, rank=world.rank, epoch=epoch, first_step=first_step)
-        return engines.train.batches(plans, geometry=BoxResize(size, config.data.interpolation))
+        return engines.train.batches(plans, geometry=geometry(epoch))
 
     def recalibration(epoch: int) -> Iterator[Tensor]:
         plans = recalibration_plans(config, arithmetic, train, rank=world.rank, epoch=epoch, images=average.recalibrate_images)
-        size = image_size_at(epoch, image_size=config.data.image_size)
-        for batch in engines.train.batches(plans, geometry=BoxResize(size, config.data.interpolation)):
+        for batch in engines.train.batches(plans, geometry=geometry(epoch)):
             yield normalise(batch.images)
 
+    def measured(weights: str) -> EvalResult:
+        return evaluate_model(config, world, device, model, engines.val, val, precision, weights=weights)
+
     def measure(run: Run) -> EvalResult:
+        trained = NoAverage()
+        run.evaluation_weights, at_trained = None, None
+        if average.name != trained.name and evaluates_trained(config):
+            with precision.autocast(), evaluation_weights(model, trained, iter(())):
+                at_trained = measured(trained.name)
         with precision.autocast(), evaluation_weights(model, average, recalibration(run.epoch - 1)):
-            if average.recalibrate_images:
+            if average.name != trained.name:
                 run.evaluation_weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-            return evaluate_model(config, world, device, model, engines.val, val, precision, weights=average.name)
+            return measured(average.name)._replace(trained=at_trained)
 
     return Run(
         arithmetic=arithmetic,
@@ -111,10 +129,18 @@ def build_run(
         optimizer=optimizer,
         scaler=GradScaler(device.type, enabled=precision.name == "fp16"),
         precision=precision,
-        criterion=nn.CrossEntropyLoss(label_smoothing=config.label_smoothing),
-        augment=TrainingAugmentation(normalise),
+        criterion=build_criterion(
+            loss=config.loss,
+            label_smoothing=config.label_smoothing,
+            bce_threshold=config.bce_threshold,
+            bce_sum_classes=config.bce_sum_classes,
+        ),
+        augment=augment,
+        watched=augment.watched,
         average=average,
-        lr_at=lambda step: peak_lr * lr_factor(step),
+        sam=NoSam() if config.optim.sam_rho is None else Sam(config.optim.sam_rho, config.optim.sam_every_steps),
+        lr_at=build_lr_at(config, **steps),
+        image_size_at=lambda epoch: image_size_at(epoch, config.data),
         max_grad_norm=config.max_grad_norm,
         max_skipped_steps=config.max_skipped_steps,
         eval_every_epochs=config.eval_every_epochs,
@@ -136,15 +162,31 @@ def build_live_model(config: Config, precision: Precision, device: torch.device,
     return model.to(memory_format=memory_format(config))
 
 
-def build_average(config: Config, optimizer: Optimizer) -> Average:
-    """Build what says at which weights to evaluate."""
-    match config.average:
-        case EvaluateTrained():
-            return NoAverage()
-        case EvaluateScheduleFree():
-            return ScheduleFreeAverage(optimizer, recalibrate_images=config.average.recalibrate_images)
-        case _:
-            assert_never(config.average)
+def begin_from_weights(config: Config, model: nn.Module) -> None:
+    """Load model.weights, if given: a checkpoint of ours at the weights that it evaluates, or a state dict of anybody's.
+
+    Raises:
+        ConfigError: if it cannot be read, or belongs to another model.
+    """
+    if config.model.weights is None:
+        return
+    path = Path(config.model.weights).expanduser()
+    state: Mapping[str, Tensor]
+    if path.suffix == ".ckpt":
+        try:
+            checkpoint = load_file(path)
+        except CheckpointError as error:
+            raise ConfigError("the model", [Problem("model.weights", str(path), str(error))]) from error
+        state = checkpoint["model"] if checkpoint["evaluation"] is None else checkpoint["evaluation"]
+    else:
+        state = read_state_dict(path)
+    fresh = load_weights(model, state, path=str(path))
+    logger.info(f"weights from {path}" + (f"; {', '.join(fresh)} begin afresh" if fresh else ""))
+
+
+def evaluates_trained(config: Config) -> bool:
+    """Return whether the trained weights are evaluated beside an average of them."""
+    return not isinstance(config.average, EvaluateTrained) and config.average.evaluate_trained
 
 
 def build_normalise(config: Config, precision: Precision, device: torch.device) -> Normalise:
@@ -168,6 +210,7 @@ def train_plans(
         batch_size=arithmetic.batch_size,
         local_batch_size=arithmetic.local_batch_size,
         law=crop_law(config),
+        repeats=config.augment.repeats,
     )
     for step in range(first_step, arithmetic.steps_per_epoch):
         for micro_batch in range(arithmetic.accumulation):
@@ -220,6 +263,7 @@ def evaluate_model(
         num_images=len(source),
         protocol=protocol_of(config, precision, engine.pixels, weights=weights, images=len(source)),
         device=device,
+        flip=config.test_time_augmentation == "flip",
     )
 
 
@@ -237,5 +281,5 @@ def protocol_of(config: Config, precision: Precision, pixels: Pixels, *, weights
         "engine": pixels.engine,
         "precision": precision.name,
         "weights": weights,
-        "test_time_augmentation": "none",
+        "test_time_augmentation": config.test_time_augmentation,
     }

@@ -1,6 +1,7 @@
 """Evaluate a checkpoint, exactly, on any number of ranks.
 
 python -m src.evaluate checkpoint=runs/<run_name>/checkpoints/best.ckpt
+python -m src.evaluate checkpoint=... weights=trained test_time_augmentation=flip
 torchrun --nproc_per_node=4 -m src.evaluate checkpoint=... data.path=/another/place
 """
 
@@ -18,15 +19,26 @@ MODULE = "src.evaluate"
 
 def main(arguments: Sequence[str]) -> int:
     """Parse, rebuild the model from the checkpoint, and evaluate. Returns the exit code."""
-    about = "Evaluate a checkpoint: checkpoint=<path>, then values that replace its own, such as data.path=..."
+    about = (
+        "Evaluate a checkpoint: checkpoint=<path>, weights=evaluated|trained (an average, where the run has one, or what it "
+        "averages), then values that replace its own, such as data.path=..."
+    )
     line = parse(arguments, door=MODULE, about=about)
-    paths = [text.partition("=")[2] for text in line.overrides if text.startswith("checkpoint=")]
-    overrides = [text for text in line.overrides if not text.startswith("checkpoint=")]
-    if len(paths) != 1 or not paths[0]:
-        exit_with(ConfigError("the command line", [Problem("checkpoint", None, "must be given once: checkpoint=<path>.")]))
+    own: dict[str, list[str]] = {"checkpoint": [], "weights": []}
+    overrides = []
+    for text in line.overrides:
+        key, _, value = text.partition("=")
+        own.get(key, overrides).append(value if key in own else text)
+    problems = []
+    if len(own["checkpoint"]) != 1 or not own["checkpoint"][0]:
+        problems.append(Problem("checkpoint", None, "must be given once: checkpoint=<path>."))
+    if own["weights"] not in ([], ["evaluated"], ["trained"]):
+        problems.append(Problem("weights", ",".join(own["weights"]), "must be given at most once, and be evaluated or trained."))
+    if problems:
+        exit_with(ConfigError("the command line", problems))
     from src.training.checkpoint import CheckpointError, load_file
 
-    path = Path(paths[0]).expanduser()
+    path = Path(own["checkpoint"][0]).expanduser()
     try:
         state = load_file(path)
         config = load_stored(state["config"], overrides)
@@ -34,10 +46,10 @@ def main(arguments: Sequence[str]) -> int:
         exit_with(ConfigError("the checkpoint", [Problem("checkpoint", str(path), str(error))]))
     except ConfigError as error:
         exit_with(error)
-    return run(config, state, path)
+    return run(config, state, path, trained=own["weights"] == ["trained"])
 
 
-def run(config: Config, state: dict[str, Any], path: Path) -> int:
+def run(config: Config, state: dict[str, Any], path: Path, *, trained: bool) -> int:
     """Evaluate in this process, which is one rank."""
     from loguru import logger
 
@@ -48,7 +60,7 @@ def run(config: Config, state: dict[str, Any], path: Path) -> int:
 
     with joined(config) as place:
         try:
-            result = evaluate_checkpoint(config, state, path, place)
+            result = evaluate_checkpoint(config, state, path, place, trained=trained)
         except ConfigError as error:
             if place.world.leads:
                 print(error, file=sys.stderr, flush=True)

@@ -42,15 +42,27 @@ class EpochPlan:
         batch_size: images a step over all ranks. What is left over at the epoch's end is dropped.
         local_batch_size: images a slot; divides batch_size.
         law: of boxes and flips.
+        repeats: repeated augmentation (Berman et al. 2019, arXiv:1902.05509): a step holds each of its images so many times, with
+            other boxes, flips and keys, and an epoch that many fewer images. The repeats of an image stand far apart in the global
+            batch, so that slots hold different images.
     """
 
     def __init__(
-        self, sizes: NDArray[np.int32], *, seed: int, epoch: int, batch_size: int, local_batch_size: int, law: CropLaw
+        self,
+        sizes: NDArray[np.int32],
+        *,
+        seed: int,
+        epoch: int,
+        batch_size: int,
+        local_batch_size: int,
+        law: CropLaw,
+        repeats: int = 1,
     ) -> None:
         assert batch_size % local_batch_size == 0
         self._sizes, self._law = sizes, law
         self._seed, self._epoch = seed, epoch
         self._batch_size, self._local_batch_size = batch_size, local_batch_size
+        self._distinct = -(-batch_size // repeats)  # images a step; where they do not divide, some are shown once less
         # Sorting hashes needs no generator; a tie, should one ever be, is broken by the id.
         keys = sample_keys(seed, epoch, np.arange(len(sizes)))
         self.order = np.argsort(hash_words(keys, int(Purpose.ORDER)), kind="stable")
@@ -71,14 +83,17 @@ class EpochPlan:
 
     def _draw(self, block: int) -> BatchPlan:
         """Draw some steps at once: a hundred vectorised operations cost nearly the same for 64 samples as for thousands."""
-        length = self._block_steps * self._batch_size
-        ids = self.order[block * length : (block + 1) * length].astype(np.int64)
-        keys = sample_keys(self._seed, self._epoch, ids)
+        length = self._block_steps * self._distinct
+        distinct = self.order[block * length : (block + 1) * length].astype(np.int64)
+        steps = len(distinct) // self._distinct
+        place = np.arange(self._batch_size)
+        ids = distinct[: steps * self._distinct].reshape(steps, self._distinct)[:, place % self._distinct].ravel()
+        keys = sample_keys(self._seed, self._epoch, ids, np.tile(place // self._distinct, steps))
         crops = random_resized_crops(keys, self._sizes[ids], self._law)
         return BatchPlan(ids, keys, crops, uniform(keys, Purpose.FLIP) < self._law.flip_probability)
 
 
-def sample_keys(seed: int, epoch: int, ids: NDArray[np.int64], repeat: int = 0) -> NDArray[np.uint64]:
+def sample_keys(seed: int, epoch: int, ids: NDArray[np.int64], repeat: NDArray[np.int64] | int = 0) -> NDArray[np.uint64]:
     """Return uint64 (N,): the root of everything random about one showing of one sample."""
     return hash_words(seed, epoch, repeat, ids)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from src.files import link_atomically, remove_leftovers, write_atomically
 
-SCHEMA = 2
+SCHEMA = 3
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 _REGISTER, _COMING = "checkpoints.json", "coming"
 _MOST_FAILURES = 3

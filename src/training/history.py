@@ -22,8 +22,9 @@ class History:
         """Append an epoch, with its evaluation if there was one."""
         entry: dict[str, Any] = {"step": step, "epoch": epoch}
         if result is not None:
-            entry |= {"val/loss": result.loss, "val/acc1": result.acc1, "val/acc5": result.acc5}
-            entry |= {"images": result.images, "protocol": dict(result.protocol)}
+            entry |= figures(result) | {"images": result.images, "protocol": dict(result.protocol)}
+            if result.trained is not None:
+                entry["trained_protocol"] = dict(result.trained.protocol)
         self.epochs.append(entry)
 
     def evaluated(self) -> list[dict[str, Any]]:
@@ -36,9 +37,22 @@ class History:
         if not evaluated:
             return None
         last = evaluated[-1]
-        return EvalResult(last["val/loss"], last["val/acc1"], last["val/acc5"], last["images"], last["protocol"])
+        trained = None
+        if "trained_protocol" in last:
+            figures = (last["val/trained_loss"], last["val/trained_acc1"], last["val/trained_acc5"])
+            trained = EvalResult(*figures, last["images"], last["trained_protocol"])
+        return EvalResult(last["val/loss"], last["val/acc1"], last["val/acc5"], last["images"], last["protocol"], trained)
 
     def top(self, count: int, model: str) -> list[Kept]:
         """Return the best `count` checkpoints, best first; of equals the earlier."""
         ranked = sorted(self.evaluated(), key=lambda entry: (-entry["val/acc1"], entry["step"]))
         return [Kept(kept_name(model, entry["epoch"], entry["val/acc1"]), entry["step"]) for entry in ranked[:count]]
+
+
+def figures(result: EvalResult) -> dict[str, float]:
+    """Return what was measured, by the metrics' names."""
+    values = {"val/loss": result.loss, "val/acc1": result.acc1, "val/acc5": result.acc5}
+    if result.trained is not None:
+        trained = result.trained
+        values |= {"val/trained_loss": trained.loss, "val/trained_acc1": trained.acc1, "val/trained_acc5": trained.acc5}
+    return values

@@ -1,17 +1,19 @@
-"""The loop: the file to edit when you try SAM, a distillation term, or a rate for every layer.
+"""The loop: the file to edit when you try a distillation term, a second optimizer, or an idea of your own.
 
 One integer, run.step, is all the progress there is. Order, crops, rate and image size are functions of it, so a run that is killed
 at any instant goes on as if nothing had been. There are no flags here: what is off is a null object (see src/build.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from torch import Tensor
 from torch.optim import Optimizer
 
-from src.batch import Batch
+from src.batch import Batch, keep
 from src.distributed import one_all_reduce_a_step
 from src.training.evaluation import EvalResult
+from src.training.metrics import Meter, NotMeasured
 from src.training.precision import clip
 from src.training.run import Run
 from src.training.stopping import Preempted
@@ -54,31 +56,37 @@ def train_epoch(run: Run) -> None:
 def train_step(run: Run, batches: Iterator[Batch]) -> None:
     """One optimizer update from run.accumulation micro-batches."""
     set_lr(run.optimizer, run.lr_at(run.step))
-    for micro_batch in range(run.accumulation):
-        batch = next(batches)  # consumed before the next is asked for: engines reuse their memory
-        run.seed_slot(micro_batch)
-        with one_all_reduce_a_step(run.parallel, last=micro_batch == run.accumulation - 1):
-            forward_backward(run, batch)
+    step_batches: Iterable[Batch] = islice(batches, run.accumulation)  # each is consumed before the next is asked for
+    if run.sam.is_due(run.step):  # the gradient uphill from here instead of the one here (Foret et al. 2021, arXiv:2010.01412)
+        step_batches = [keep(batch) for batch in step_batches]
+        forward_backward(run, step_batches, run.meter)
+        with run.sam.climbed(run.model):
+            forward_backward(run, step_batches, NotMeasured())
+    else:
+        forward_backward(run, step_batches, run.meter)
     norm = clip(run.scaler, run.optimizer, run.model, run.max_grad_norm, measure=run.log_is_due_after_step())
     run.note_grad_norm(norm)
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.skipped.update()
     run.optimizer.zero_grad(set_to_none=True)
-    run.average.update(run.model)
+    run.average.update(run.model, run.step + 1, run.skipped.moved())
 
 
-def forward_backward(run: Run, batch: Batch) -> None:
-    """Add one micro-batch's gradient. A two-pass step such as SAM calls this a second time at the weights it moved to."""
-    images, targets = run.augment(batch)
-    with run.precision.autocast():
-        logits: Tensor = run.parallel(images)
-        loss: Tensor = run.criterion(logits, targets)
-    run.scaler.scale(loss).backward(run.share_of_step)  # type: ignore[no-untyped-call]
-    run.meter.update(loss, logits, batch.labels, batch.replaced)
+def forward_backward(run: Run, step_batches: Iterable[Batch], meter: Meter | NotMeasured) -> None:
+    """Gather the gradient of one step's micro-batches. Called again for the same step, it sees the same images and dropout."""
+    for micro_batch, batch in enumerate(step_batches):
+        run.seed_slot(micro_batch)
+        images, targets, strengths = run.augment(batch, step=run.step, slot=run.slot(micro_batch))
+        with one_all_reduce_a_step(run.parallel, last=micro_batch == run.accumulation - 1):
+            with run.precision.autocast():
+                logits: Tensor = run.parallel(images)
+                loss: Tensor = run.criterion(logits, targets)
+            run.scaler.scale(loss).backward(run.share_of_step)  # type: ignore[no-untyped-call]
+        meter.update(loss, logits, targets, batch.replaced, strengths)
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:
-    """Set the rate of every parameter group for the next update."""
+    """Set the rate of every parameter group for the next update; with layer-wise decay, groups learn at a share of it."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_scale"]

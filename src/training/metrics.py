@@ -1,5 +1,6 @@
 """Counts that stay on the device: sums of loss, hits and images in float64. Divide at the end, never average averages."""
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -8,18 +9,28 @@ from torch import Tensor
 
 from src.distributed import sum_over_ranks
 
-_STATE = 5  # numbers that describe a sum: loss, two kinds of hits, images, replaced ones
+_ON_DEVICE = 3  # sums that stay on the device: loss, two kinds of hits
 _COUNTED_AT_ONCE = 16  # micro-batches: a dozen small operations cost as much for all of them as for one
 
 
 class Means(NamedTuple):
-    """Loss a sample, and top-1 and top-5 in percent, over `images` samples, of which `replaced` took the place of bad ones."""
+    """Means over `images` samples.
+
+    Attributes:
+        loss: a sample, as trained on.
+        acc1: percent; of mixed images, by the label with the greater share.
+        acc5: percent.
+        images: how many were counted.
+        replaced: how many took the place of bad ones.
+        watched: further means, such as how strongly images were augmented, by name.
+    """
 
     loss: float
     acc1: float
     acc5: float
     images: int
-    replaced: int = 0
+    replaced: int
+    watched: Mapping[str, float]
 
 
 def hits(logits: Tensor, labels: Tensor) -> Tensor:
@@ -50,61 +61,70 @@ def _constants(num_classes: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 class Meter:
-    """Sums over an epoch, on this rank, and over the window since the last log."""
+    """Sums over an epoch, on this rank, and over the window since the last log.
 
-    def __init__(self, device: torch.device) -> None:
-        self._sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, top-1 hits, top-5 hits
+    Args:
+        device: where loss and hits are summed.
+        watched: names of what else is summed, on the host.
+    """
+
+    def __init__(self, device: torch.device, watched: Sequence[str] = ()) -> None:
+        self._sums = torch.zeros(_ON_DEVICE, dtype=torch.float64, device=device)  # loss, top-1 hits, top-5 hits
         self._loss, self._hits = self._sums[0], self._sums[1:]  # views
         self._waiting: list[tuple[Tensor, Tensor]] = []  # logits and labels whose hits are not counted yet
-        self._images = self._replaced = 0
-        self._logged_sums, self._logged_images, self._logged_replaced = self._sums.clone(), 0, 0
+        self._watched = tuple(watched)
+        self._counts = [0.0] * (2 + len(self._watched))  # images, replaced ones, what is watched
+        self._logged_sums, self._logged_counts = self._sums.clone(), list(self._counts)
 
     @torch.no_grad()
-    def update(self, loss: Tensor, logits: Tensor, labels: Tensor, replaced: int = 0) -> None:
+    def update(
+        self, loss: Tensor, logits: Tensor, targets: Tensor, replaced: int = 0, strengths: Mapping[str, float] | None = None
+    ) -> None:
         """Add one micro-batch. Never waits for the device.
 
         Args:
             loss: scalar mean over the micro-batch.
             logits: (N, K).
-            labels: int64 (N,).
+            targets: int64 (N,), or (N, K) shares of mixed labels: then the greatest counts.
             replaced: how many of them took the place of bad images.
+            strengths: sums over the micro-batch of what is watched.
         """
-        self._loss.add_(loss, alpha=len(labels))
-        self._images += len(labels)
-        self._replaced += replaced
-        self._waiting.append((logits.detach(), labels.clone()))  # the engine reuses the memory of its labels
+        self._loss.add_(loss, alpha=len(targets))
+        for place, value in enumerate((len(targets), replaced, *((strengths or {})[name] for name in self._watched))):
+            self._counts[place] += value
+        labels = targets.clone() if targets.ndim == 1 else targets.argmax(dim=1)  # the engine reuses the memory of its labels
+        self._waiting.append((logits.detach(), labels))
         if len(self._waiting) == _COUNTED_AT_ONCE:
             self._count()
 
     def window(self) -> Means:
         """Return the means over all ranks since the last call. Waits for the device; every rank must call it."""
         self._count()
-        counts = self._images - self._logged_images, self._replaced - self._logged_replaced
-        means = reduce_means(self._sums - self._logged_sums, *counts)
+        counts = [now - before for now, before in zip(self._counts, self._logged_counts, strict=True)]
+        means = self._means(self._sums - self._logged_sums, counts)
         self._logged_sums.copy_(self._sums)
-        self._logged_images, self._logged_replaced = self._images, self._replaced
+        self._logged_counts = list(self._counts)
         return means
 
     def epoch(self) -> Means:
         """Return the means over all ranks since the last call of this, and start anew."""
         self._count()
-        means = reduce_means(self._sums, self._images, self._replaced)
-        self.load(torch.zeros(2, _STATE, dtype=torch.float64))
+        means = self._means(self._sums, self._counts)
+        self.load(torch.zeros(2, _ON_DEVICE + len(self._counts), dtype=torch.float64))
         return means
 
     def state(self) -> Tensor:
-        """Return everything as float64 (2, 5) on the CPU: loss, hits and images of the epoch, and of it what was logged."""
+        """Return everything as float64 (2, 5 + W) on the CPU: loss, hits and counts of the epoch, and of it what was logged."""
         self._count()
         sums = torch.stack([self._sums, self._logged_sums]).cpu()
-        counts = [[self._images, self._replaced], [self._logged_images, self._logged_replaced]]
-        return torch.cat([sums, torch.tensor(counts, dtype=torch.float64)], dim=1)
+        return torch.cat([sums, torch.tensor([self._counts, self._logged_counts], dtype=torch.float64)], dim=1)
 
     def load(self, state: Tensor) -> None:
         """Go on from a state."""
         self._waiting.clear()
-        self._sums.copy_(state[0, :3])
-        self._logged_sums.copy_(state[1, :3])
-        (self._images, self._replaced), (self._logged_images, self._logged_replaced) = state[:, 3:].round().long().tolist()
+        self._sums.copy_(state[0, :_ON_DEVICE])
+        self._logged_sums.copy_(state[1, :_ON_DEVICE])
+        self._counts, self._logged_counts = state[:, _ON_DEVICE:].tolist()
 
     @torch.no_grad()
     def _count(self) -> None:
@@ -114,10 +134,16 @@ class Meter:
             self._hits.add_(hits(torch.cat(logits), torch.cat(labels)))
             self._waiting.clear()
 
+    def _means(self, sums: Tensor, counts: Sequence[float]) -> Means:
+        """Add sums and counts over ranks, and divide."""
+        loss, top1, top5, images, replaced, *watched = sum_over_ranks(torch.cat([sums, sums.new_tensor(counts)])).tolist()
+        n = images or 1.0
+        more = {name: value / n for name, value in zip(self._watched, watched, strict=True)}
+        return Means(loss / n, 100 * top1 / n, 100 * top5 / n, round(images), round(replaced), more)
 
-def reduce_means(sums: Tensor, count: int, replaced: int = 0) -> Means:
-    """Add float64 (3,) sums of loss and hits, and the counts, over ranks, and divide."""
-    loss, top1, top5, images, bad = sum_over_ranks(torch.cat([sums, sums.new_tensor([count, replaced])])).tolist()
-    if images == 0:
-        return Means(0.0, 0.0, 0.0, 0)
-    return Means(loss / images, 100 * top1 / images, 100 * top5 / images, round(images), round(bad))
+
+class NotMeasured:
+    """A meter that measures nothing: of a step's second pass."""
+
+    def update(self, *_: object) -> None:
+        """Do nothing."""

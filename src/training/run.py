@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from loguru import logger
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from src.batch import Batch, Pixels, Record, Tracker
+from src.batch import Augmented, Batch, Pixels, Record, Tracker
 from src.distributed import StopVote, any_rank
 from src.draws import Purpose, seed_of
 from src.training.arithmetic import Arithmetic
@@ -19,10 +20,18 @@ from src.training.averaging import Average
 from src.training.checkpoint import CheckpointError
 from src.training.clock import Clock
 from src.training.evaluation import EvalResult
-from src.training.history import History
-from src.training.metrics import Meter
+from src.training.history import History, figures
+from src.training.metrics import Means, Meter
 from src.training.precision import Precision, SkippedSteps
+from src.training.sam import NoSam, Sam
 from src.training.stopping import StopRequests
+
+
+class Augment(Protocol):
+    """From an engine's pixels to what the model and the loss see: a pure function of the samples' keys, the step and the slot."""
+
+    def __call__(self, batch: Batch, *, step: int, slot: int) -> Augmented:
+        """Augment one micro-batch; the batch itself stays as it is."""
 
 
 @dataclass
@@ -40,9 +49,12 @@ class Run:
     scaler: GradScaler
     precision: Precision
     criterion: Callable[[Tensor, Tensor], Tensor]
-    augment: Callable[[Batch], tuple[Tensor, Tensor]]
+    augment: "Augment"
+    watched: tuple[str, ...]  # names of the strengths that augment tells
     average: Average
+    sam: Sam | NoSam
     lr_at: Callable[[int], float]
+    image_size_at: Callable[[int], int]  # of training images, by epoch
     max_grad_norm: float | None
     max_skipped_steps: int
     eval_every_epochs: int
@@ -65,7 +77,7 @@ class Run:
         self.total_steps = self.arithmetic.total_steps
         # What a micro-batch's mean gradient counts for in the step's: handed to backward, which costs nothing.
         self.share_of_step = torch.tensor(1 / self.accumulation, dtype=self.precision.weights, device=self.device)
-        self.meter = Meter(self.device)
+        self.meter = Meter(self.device, self.watched)
         self.skipped = SkippedSteps(self.scaler, self.device)
         self._vote = StopVote()
         self._generators = [torch.default_generator]
@@ -96,10 +108,13 @@ class Run:
         batches = self.train_batches(self.epoch, self.step % self.arithmetic.steps_per_epoch)
         return self.clock.waiting(batches)
 
+    def slot(self, micro_batch: int) -> int:
+        """Return the place of this rank's micro-batch in the global batch."""
+        return self.arithmetic.slot(micro_batch, self.rank)
+
     def seed_slot(self, micro_batch: int) -> None:
         """Seed what depends on the step and not on one sample, such as dropout."""
-        slot = self.arithmetic.slot(micro_batch, self.rank)
-        seed = seed_of(self.seed, int(Purpose.SLOT), self.step, slot)
+        seed = seed_of(self.seed, int(Purpose.SLOT), self.step, self.slot(micro_batch))
         for generator in self._generators:  # torch.manual_seed asks every kind of device each time: half a millisecond
             generator.manual_seed(seed)
 
@@ -146,7 +161,7 @@ class Run:
         self._saved = (self.step, len(self.history.epochs))
 
     def evaluate(self) -> EvalResult:
-        """Evaluate at the average's weights, and leave the training state as it was."""
+        """Evaluate at the average's weights and at the trained ones, and leave the training state as it was."""
         start = time.monotonic()
         result = self.measure(self)
         self._eval_seconds = time.monotonic() - start
@@ -161,14 +176,12 @@ class Run:
             )
         means, timing = self.meter.epoch(), self.clock.epoch()
         values: dict[str, float] = {
-            "train/loss": means.loss,
-            "train/acc1": means.acc1,
-            "train/acc5": means.acc5,
-            "data/bad_images": means.replaced,
+            **trained_on(means),
+            "data/image_size": self.image_size_at(self.epoch - 1),
             "time/epoch_seconds": timing.seconds,
         }
         if result is not None:
-            values |= {"val/loss": result.loss, "val/acc1": result.acc1, "val/acc5": result.acc5}
+            values |= figures(result)
             values["time/eval_seconds"] = self._eval_seconds
         self.history.add(step=self.step, epoch=self.epoch - 1, result=result)
         self._track(Record("epoch", self.step, self.epoch - 1, values))
@@ -198,12 +211,11 @@ class Run:
                 f"the fp16 scaler skipped {in_a_row} steps in a row up to step {self.step}: gradients overflow at any scale. "
                 "Use precision=bf16 or fp32, or lower optim.peak_lr."
             )
+        epoch = (self.step - 1) // self.arithmetic.steps_per_epoch
         values: dict[str, float] = {
-            "train/loss": means.loss,
-            "train/acc1": means.acc1,
-            "train/acc5": means.acc5,
-            "data/bad_images": means.replaced,
+            **trained_on(means),
             "train/lr": self.lr_at(self.step - 1),
+            "data/image_size": self.image_size_at(epoch),
             "time/images_per_second": means.images / max(timing.seconds, 1e-9),
             "time/data_wait_fraction": timing.waited / max(timing.seconds, 1e-9),
             "time/elapsed_seconds": self.clock.elapsed,
@@ -214,7 +226,7 @@ class Run:
             values["train/skipped_steps"] = skipped
         if self.device.type == "cuda":
             values["memory/peak_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
-        self._track(Record("train", self.step, (self.step - 1) // self.arithmetic.steps_per_epoch, values))
+        self._track(Record("train", self.step, epoch, values))
 
     def _track(self, record: Record) -> None:
         for tracker in list(self.trackers):
@@ -223,3 +235,10 @@ class Run:
             except Exception as error:  # noqa: BLE001 (an outage of one never stops the run)
                 logger.warning(f"{type(tracker).__name__} failed and is switched off: {error}")
                 self.trackers.remove(tracker)
+
+
+def trained_on(means: Means) -> dict[str, float]:
+    """Return what the meter tells, by the metrics' names."""
+    values: dict[str, float] = {"train/loss": means.loss, "train/acc1": means.acc1, "train/acc5": means.acc5}
+    values["data/bad_images"] = means.replaced
+    return values | {f"augment/{name}": value for name, value in means.watched.items()}
