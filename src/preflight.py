@@ -19,6 +19,9 @@ from src.training.precision import choose_precision
 
 _OPTIMIZER_TENSORS = {"sgd": 1, "adam": 2, "adamw": 2, "sf_sgd": 1, "sf_adamw": 2}
 
+# An average's own tensors, and the weights and statistics that were evaluated.
+_AVERAGE_COPIES = {"none": 0, "schedule_free": 1, "ema": 2, "swa": 2, "ema_swa": 3}
+
 
 def preflight(
     config: Config, place: Place, open_sources: Callable[[Config, Place], tuple[Source, Source]]
@@ -90,5 +93,5 @@ def checkpoint_bytes(config: Config, num_classes: int) -> int:
         precision = choose_precision(config.precision, torch.device("cpu"))
         model = build_live_model(config, precision, torch.device("meta"), num_classes=num_classes)
     weights: int = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    copies = 1 + _OPTIMIZER_TENSORS[config.optim.name] + (config.average.name != "none")
+    copies = 1 + _OPTIMIZER_TENSORS[config.optim.name] + _AVERAGE_COPIES[config.average.name]
     return weights * copies
