@@ -22,9 +22,13 @@ class Constant(ScheduleCommon):
 
 
 class Cosine(ScheduleCommon):
-    """Half a cosine down to floor x the peak rate; counted from the warm-up's end, or from the run's beginning as timm does."""
+    """Half a cosine down to floor x the peak rate; counted from the warm-up's end, or from the run's beginning as timm does.
+
+    Between warm-up and cosine the peak rate can be held: NVIDIA's warm-up (epoch + 1) / n reaches it an epoch before its end.
+    """
 
     name: Literal["cosine"]
+    hold_epochs: NonNegative
     floor: BelowOne
     counts_warmup: Flag
 
@@ -68,6 +72,4 @@ class Exponential(ScheduleCommon):
     floor: BelowOne
 
 
-ScheduleConfig = Annotated[
-    Constant | Cosine | OneCycle | Triangular | Step | Polynomial | Exponential, Field(discriminator="name")
-]
+ScheduleConfig = Annotated[Constant | Cosine | OneCycle | Triangular | Step | Polynomial | Exponential, Field(discriminator="name")]
