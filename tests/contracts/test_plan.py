@@ -118,6 +118,53 @@ def test_a_samples_box_and_flip_do_not_depend_on_its_batch():
         assert all(np.array_equal(a, b) for a, b in zip(shown[0], other, strict=True))
 
 
+def repeated(repeats: int, batch_size: int, local: int, *, epoch: int = 2) -> list[BatchPlan]:
+    """Return the steps of an epoch with repeated augmentation, each a whole global batch."""
+    settings = {"seed": 5, "epoch": epoch, "batch_size": batch_size, "local_batch_size": local, "law": LAW, "repeats": repeats}
+    plan = EpochPlan(SIZES, **settings)
+    steps = []
+    for step in range(len(SIZES) // batch_size):
+        slots = [plan.batch(step, slot) for slot in range(batch_size // local)]
+        steps.append(BatchPlan(*(np.concatenate(column) for column in zip(*slots, strict=True))))
+    return steps
+
+
+@pytest.mark.parametrize(("repeats", "batch_size"), [(2, 24), (3, 24), (4, 32), (3, 32), (5, 24), (40, 24)])
+def test_with_repeated_augmentation_a_step_shows_each_of_its_images_so_many_times(repeats, batch_size):
+    steps = repeated(repeats, batch_size, 8)
+    for step in steps:
+        shown = Counter(step.ids.tolist())
+        assert len(shown) == -(-batch_size // repeats)
+        assert set(shown.values()) <= {batch_size // len(shown), batch_size // len(shown) + 1}
+        assert len(np.unique(step.keys)) == batch_size
+    ids = [set(step.ids.tolist()) for step in steps]
+    assert len(set().union(*ids)) == sum(map(len, ids)), "an image came back in a later step of the epoch"
+
+
+def test_the_repeats_of_an_image_are_cut_and_flipped_anew():
+    step = repeated(4, 64, 8)[0]
+    different = [len({tuple(box) for box in step.crops[step.ids == image].tolist()}) for image in set(step.ids.tolist())]
+    assert different.count(4) >= 12, different  # of a very long image every box may be the centre
+    assert len({(image, flip) for image, flip in zip(step.ids.tolist(), step.flips.tolist(), strict=True)}) > 16
+
+
+def test_the_repeats_of_an_image_stand_in_different_slots():
+    plan = EpochPlan(SIZES, seed=5, epoch=2, batch_size=64, local_batch_size=8, law=LAW, repeats=4)
+    for slot in range(8):
+        assert len(set(plan.batch(0, slot).ids.tolist())) == 8
+
+
+def test_the_first_showing_with_repeats_is_the_one_without():
+    alone = EpochPlan(SIZES, seed=5, epoch=2, batch_size=16, local_batch_size=8, law=LAW).batch(1, 1)
+    among = EpochPlan(SIZES, seed=5, epoch=2, batch_size=64, local_batch_size=8, law=LAW, repeats=4).batch(1, 1)
+    assert equal(alone, among)
+
+
+def test_repeats_do_not_depend_on_the_slots():
+    whole = repeated(3, 48, 48)
+    assert all(equal(one, other) for one, other in zip(whole, repeated(3, 48, 8), strict=True))
+
+
 def test_a_step_beyond_the_epoch_is_refused():
     arithmetic = laid_out(2, 2)
     with pytest.raises(AssertionError, match="beyond the epoch"):

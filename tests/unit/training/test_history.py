@@ -49,3 +49,14 @@ def test_it_travels_as_plain_containers() -> None:
     assert copy.top(2, "m") == made.top(2, "m")
     copy.add(step=99, epoch=3, result=None)
     assert made.last_step == 30
+
+
+def test_the_trained_weights_accuracy_is_told_beside_the_averages() -> None:
+    trained = EvalResult(1.2, 70.0, 92.0, 100, {"split": "val", "weights": "trained"})
+    whole = EvalResult(1.0, 75.0, 93.0, 100, {"split": "val", "weights": "ema"}, trained)
+    made = History()
+    made.add(step=10, epoch=0, result=whole)
+    assert made.last_result() == whole
+    entry = made.evaluated()[0]
+    assert (entry["val/acc1"], entry["val/trained_acc1"], entry["val/trained_acc5"], entry["val/trained_loss"]) == (75, 70, 92, 1.2)
+    assert "val/trained_acc1" not in history(50.0).epochs[0]

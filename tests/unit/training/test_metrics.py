@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.training.metrics import Meter, hits
+from src.training.metrics import Meter, Means, NotMeasured, hits
 
 CPU = torch.device("cpu")
 
@@ -77,6 +77,11 @@ def batches() -> list[tuple[Tensor, Tensor, Tensor, int]]:
     ]
 
 
+def numbers(means: Means) -> tuple[float, ...]:
+    """Return all that is no mapping."""
+    return tuple(means[:5])
+
+
 def expected(rows: list[tuple[Tensor, Tensor, Tensor, int]]) -> tuple[float, float, float, int, int]:
     count = sum(len(labels) for _, _, labels, _ in rows)
     loss = sum(float(loss) * len(labels) for loss, _, labels, _ in rows) / count
@@ -89,14 +94,14 @@ def test_windows_and_epoch_divide_counts_and_never_average_averages() -> None:
     meter, rows = Meter(CPU), batches()
     for row in rows[:2]:
         meter.update(*row)
-    assert tuple(meter.window()) == pytest.approx(expected(rows[:2]))
+    assert numbers(meter.window()) == pytest.approx(expected(rows[:2]))
     for row in rows[2:]:
         meter.update(*row)
-    assert tuple(meter.window()) == pytest.approx(expected(rows[2:]))
-    assert tuple(meter.epoch()) == pytest.approx(expected(rows))
-    assert tuple(meter.epoch()) == tuple(meter.window()) == (0.0, 0.0, 0.0, 0, 0)
+    assert numbers(meter.window()) == pytest.approx(expected(rows[2:]))
+    assert numbers(meter.epoch()) == pytest.approx(expected(rows))
+    assert numbers(meter.epoch()) == numbers(meter.window()) == (0.0, 0.0, 0.0, 0, 0)
     meter.update(*rows[3])
-    assert tuple(meter.window()) == tuple(meter.epoch()) == pytest.approx(expected(rows[3:]))
+    assert numbers(meter.window()) == numbers(meter.epoch()) == pytest.approx(expected(rows[3:]))
 
 
 def test_a_meter_goes_on_from_its_state_to_the_last_bit() -> None:
@@ -140,3 +145,39 @@ def test_the_loss_enters_detached() -> None:
     loss = torch.ones((), requires_grad=True) * 2
     meter.update(loss, torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64))
     assert not meter.state().requires_grad
+
+
+def test_mixed_targets_count_by_the_greater_share() -> None:
+    meter = Meter(CPU)
+    logits = torch.eye(10)[[3, 4, 5]]
+    shares = torch.tensor([[0.3, 3, 0.7, 4], [0.3, 4, 0.7, 2], [0.5, 1, 0.5, 5]])
+    targets = torch.zeros(3, 10)
+    for row, (one, first, other, second) in enumerate(shares.tolist()):
+        targets[row, int(first)] += one
+        targets[row, int(second)] += other
+    meter.update(torch.tensor(1.0), logits, targets)
+    assert meter.epoch().acc1 == 0.0
+    meter.update(torch.tensor(1.0), torch.eye(10)[[4, 2, 1]], targets)
+    assert meter.epoch().acc1 == 100.0  # of equal shares the lower class
+
+
+def test_what_is_watched_is_averaged_over_images_and_survives_a_resume() -> None:
+    whole = Meter(CPU, ("mix_lambda", "erased"))
+    rows = [(*row, {"mix_lambda": 0.25 * len(row[2]), "erased": float(place)}) for place, row in enumerate(batches())]
+    for row in rows[:2]:
+        whole.update(*row)
+    assert whole.window().watched == {"mix_lambda": 0.25, "erased": 1 / 11}
+    whole.update(*rows[2])
+    state = whole.state()
+    assert state.shape == (2, 7)
+    resumed = Meter(CPU, ("mix_lambda", "erased"))
+    resumed.load(state)
+    for meter in (whole, resumed):
+        meter.update(*rows[3])
+    assert whole.window() == resumed.window()
+    assert whole.epoch() == resumed.epoch()
+    assert whole.epoch().watched == {"mix_lambda": 0.0, "erased": 0.0}
+
+
+def test_a_second_pass_is_not_measured() -> None:
+    NotMeasured().update(*batches()[0], {"mix_lambda": 1.0})
