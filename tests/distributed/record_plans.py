@@ -1,15 +1,16 @@
-"""Train for real as one rank, and write down which images each slot of each step was given. Started by torchrun in a test.
+"""Train for real as one rank, and write down which images each slot of each step was given, and what the model saw of them.
 
 torchrun --nproc_per_node=2 tests/distributed/record_plans.py <folder> <override> ...
 """
 
+import hashlib
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from src import distributed
-from src.batch import Batch, BatchPlan, Geometry
+from src.batch import Augmented, Batch, BatchPlan, Geometry
 from src.build import Engines, build_engines, build_run
 from src.config import load
 from src.data.build import build_sources
@@ -53,11 +54,21 @@ def main(folder: Path, overrides: list[str]) -> None:
         write_checkpoint=lambda run: True,
         after_each_step=lambda: None,
     )
+    augment, digests = run.augment, dict[str, str]()
+
+    def recorded(batch: Batch, *, step: int, slot: int) -> Augmented:
+        augmented = augment(batch, step=step, slot=slot)
+        content = augmented.images.contiguous().numpy().tobytes() + augmented.targets.numpy().tobytes()
+        digests[f"{step}.{slot}"] = hashlib.sha256(content).hexdigest()
+        return augmented
+
+    run.augment = recorded
     fit(run)
     slots = {}
     for number, ids in enumerate(recorder.ids):
         step, micro_batch = divmod(number, run.accumulation)
-        slots[f"{step}.{run.arithmetic.slot(micro_batch, world.rank)}"] = ids
+        place = f"{step}.{run.arithmetic.slot(micro_batch, world.rank)}"
+        slots[place] = [ids, digests[place]]
     (folder / f"world{world.size}-rank{world.rank}.json").write_text(json.dumps(slots))
     run.close()
     engines.close()

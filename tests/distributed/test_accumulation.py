@@ -18,7 +18,7 @@ def without_norms(*, num_classes: int) -> nn.Module:
     )
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "sam", "lamb"])
 def test_accumulation_equals_ranks(torchrun: Torchrun, tmp_path: Path, optimizer: str) -> None:
     data_and_rest = [item for item in TINY if not item.startswith("model")]
     trained: dict[str, dict[str, Tensor]] = {}

@@ -2,6 +2,7 @@
 
     python -m tests.end_to_end.kill_harness --kills 10 --ranks 1 2 --optimizers sgd adam adamw sf_sgd sf_adamw
     python -m tests.end_to_end.kill_harness --kills 10 --ranks 1 2 --optimizers sgd --loaders
+    python -m tests.end_to_end.kill_harness --kills 10 --ranks 1 2 --optimizers sam lamb --everything
 
 The last line is JSON: runs, kills, lost, unequal, seconds.
 """
@@ -22,6 +23,7 @@ from typing import Any
 
 from src.training.checkpoint import load_file
 from tests.end_to_end.small_data import COMBINATIONS, settings_of, write_small_data
+from tests.everything import EVERYTHING
 from tests.training.conftest import differing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +45,7 @@ def main() -> int:
     parser.add_argument("--optimizers", nargs="+", default=OPTIMIZERS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--loaders", nargs="*", help="engine/source, as in small_data.py; all of them if none is named")
+    parser.add_argument("--everything", action="store_true", help="all features of the recipes at once")
     options = parser.parse_args()
     loaders = ["synthetic"] if options.loaders is None else options.loaders or list(COMBINATIONS)
     start, kills, lost, unequal, runs = time.monotonic(), 0, 0, 0, 0
@@ -53,6 +56,8 @@ def main() -> int:
             if loader != "synthetic":
                 data = settings_of(loader, write_small_data(Path(folder) / "data", train=650, val=100))
             settings = (*data, f"optim={name}")
+            if options.everything:
+                settings = (*EVERYTHING, "data.num_train=650", "max_local_batch_size=8", f"optim={name}")
             outcome = kill_and_compare(Path(folder), settings, ranks=ranks, kills=options.kills, seed=options.seed)
         runs, kills = runs + 1, kills + outcome["kills"]
         lost, unequal = lost + outcome["lost"], unequal + bool(outcome["unequal"])

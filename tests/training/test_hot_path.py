@@ -16,6 +16,7 @@ from src.training.checkpoint import Checkpoints, load_file
 from src.training.loop import train_step
 from src.training.resume import capture
 from src.training.run import Run
+from tests.everything import EVERYTHING
 
 MakeRun = Callable[..., Any]
 WAITING_METHODS = ("item", "cpu", "numpy", "tolist", "nonzero", "__float__", "__int__", "__bool__", "__index__", "__array__")
@@ -27,6 +28,16 @@ VARIANTS = {
     "sf_sgd": ["optim=sf_sgd", "average.recalibrate_images=64"],
     "sf_adamw in bf16": ["optim=sf_adamw", "precision=bf16", "average.recalibrate_images=64"],
     "fused fp16": ["optim=sgd", "precision=fp16", "max_grad_norm=1.0"],
+    "sam": ["optim=sam"],
+    "lars": ["optim=lars"],
+    "lamb": ["optim=lamb"],
+    "sgdw": ["optim=sgdw"],
+    "rmsprop": ["optim=rmsprop"],
+    "ema in fp16": ["average=ema", "average.recalibrate_images=64", "precision=fp16"],
+    "swa": ["average=swa", "average.recalibrate_images=64", "average.swa_start_epoch=0", "average.swa_every_steps=2"],
+    "everything": [*EVERYTHING, "data.num_train=660", "average.swa_start_epoch=0", "average.swa_every_steps=2"],
+    "other operations": ["augment.operations=trivial_augment_wide", "augment.mixup_alpha=0.2", "augment.erase_probability=0.5"],
+    "timm's operations": ["augment.operations=rand_augment_timm", "augment.magnitude=7", "augment.magnitude_std=0.5"],
 }
 each_variant = pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
 

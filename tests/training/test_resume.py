@@ -9,7 +9,7 @@ from src.training.resume import restore
 from src.training.stopping import Preempted
 from tests.training.conftest import copy_of, differing
 
-OPTIMIZERS = ("sgd", "adam", "adamw", "sf_sgd", "sf_adamw")
+OPTIMIZERS = ("sgd", "sam", "sgdw", "adam", "adamw", "rmsprop", "lars", "lamb", "sf_sgd", "sf_adamw")
 
 
 def stop_after(run: Any, step: int) -> None:
