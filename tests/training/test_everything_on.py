@@ -1,4 +1,4 @@
-"""All features of the recipes in one run: it resumes bit for bit, evaluating leaves no trace, and the metrics tell what was done."""
+"""All features of the recipes in one run: it resumes bit for bit, evaluating leaves no trace, the metrics tell what was done."""
 
 from typing import Any
 
