@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import assert_never
 
 import torch
 
@@ -12,12 +13,11 @@ from src.batch import Source
 from src.build import build_live_model
 from src.config import Config, ConfigError, Problem
 from src.config.identity import run_name
+from src.config.optim import Adam, AdamW, Lamb, Lars, OptimConfig, RmsProp, ScheduleFreeAdamW, ScheduleFreeSgd, Sgd, SgdW
 from src.data.build_engine import engine_problems
 from src.session import Place
 from src.training.arithmetic import plan_arithmetic, split_batch
 from src.training.precision import choose_precision
-
-_OPTIMIZER_TENSORS = {"sgd": 1, "adam": 2, "adamw": 2, "sf_sgd": 1, "sf_adamw": 2}
 
 # An average's own tensors, and the weights and statistics that were evaluated.
 _AVERAGE_COPIES = {"none": 0, "schedule_free": 1, "ema": 2, "swa": 2, "ema_swa": 3}
@@ -93,5 +93,18 @@ def checkpoint_bytes(config: Config, num_classes: int) -> int:
         precision = choose_precision(config.precision, torch.device("cpu"))
         model = build_live_model(config, precision, torch.device("meta"), num_classes=num_classes)
     weights: int = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    copies = 1 + _OPTIMIZER_TENSORS[config.optim.name] + _AVERAGE_COPIES[config.average.name]
+    copies = 1 + optimizer_tensors(config.optim) + _AVERAGE_COPIES[config.average.name]
     return weights * copies
+
+
+def optimizer_tensors(optim: OptimConfig) -> int:
+    """Return how many tensors of a weight's size the optimizer holds for each weight, at most."""
+    match optim:
+        case RmsProp():
+            return 1 + (optim.momentum > 0) + optim.centered
+        case Sgd() | SgdW() | Lars() | ScheduleFreeSgd():
+            return 1
+        case Adam() | AdamW() | Lamb() | ScheduleFreeAdamW():
+            return 2
+        case _:
+            assert_never(optim)

@@ -7,21 +7,24 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from src.config.optim import Adam, AdamW, OptimConfig, ScheduleFreeAdamW, ScheduleFreeSgd, Sgd
-
-_NORMS = (
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.instancenorm._InstanceNorm,
-    nn.GroupNorm,
-    nn.LayerNorm,
-    nn.RMSNorm,
-    nn.LocalResponseNorm,
-)
+from src.config.optim import Adam, AdamW, Lamb, Lars, OptimConfig, RmsProp, ScheduleFreeAdamW, ScheduleFreeSgd, Sgd, SgdW
+from src.optim.groups import parameter_groups
 
 
 def build_optimizer(config: OptimConfig, model: nn.Module) -> Optimizer:
-    """Build the optimizer over the model's parameters, in training mode. The loop sets the rate before every step."""
-    groups = parameter_groups(model, weight_decay=config.weight_decay, decay_norms_and_biases=config.decay_norms_and_biases)
+    """Build the optimizer over the model's parameters, in training mode.
+
+    The loop sets the rate before every step: the schedule's times the group's `lr_scale`, which every group has.
+
+    Raises:
+        ConfigError: if layer-wise decay is asked for and the model has only one layer.
+    """
+    groups = parameter_groups(
+        model,
+        weight_decay=config.weight_decay,
+        decay_norms_and_biases=config.decay_norms_and_biases,
+        layer_decay=config.layer_decay,
+    )
     lr = config.peak_lr
     match config:
         case Sgd():
@@ -30,6 +33,11 @@ def build_optimizer(config: OptimConfig, model: nn.Module) -> Optimizer:
             return torch.optim.Adam(groups, lr=lr, betas=config.betas, eps=config.eps, fused=True)
         case AdamW():
             return torch.optim.AdamW(groups, lr=lr, betas=config.betas, eps=config.eps, fused=True)
+        case RmsProp():
+            momentum, centered = config.momentum, config.centered
+            return torch.optim.RMSprop(groups, lr=lr, alpha=config.alpha, momentum=momentum, eps=config.eps, centered=centered)
+        case SgdW() | Lars() | Lamb():
+            return _build_timms(config, groups)
         case ScheduleFreeSgd():
             averaging: dict[str, Any] = {"r": config.r, "weight_lr_power": config.weight_lr_power}
             sf_sgd = schedulefree.SGDScheduleFree(groups, lr=lr, momentum=config.momentum, **averaging)
@@ -44,22 +52,18 @@ def build_optimizer(config: OptimConfig, model: nn.Module) -> Optimizer:
             assert_never(config)
 
 
-def parameter_groups(model: nn.Module, *, weight_decay: float, decay_norms_and_biases: bool) -> list[dict[str, Any]]:
-    """Split the parameters into those that decay and those that do not: weights and biases of norms, and every bias.
+def _build_timms(config: SgdW | Lars | Lamb, groups: list[dict[str, Any]]) -> Optimizer:
+    import timm.optim  # a second and a half, with all of timm's models: only who needs it waits
 
-    By module type, not by name: `"bn" in name` misses torchvision's `downsample.1` norms.
-
-    Returns:
-        One group, or two where something decays and something does not. Each parameter once, in the model's order.
-    """
-    decayed: dict[nn.Parameter, None] = {}
-    kept: dict[nn.Parameter, None] = {}
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter in decayed or parameter in kept or not parameter.requires_grad:
-                continue
-            bias = name.startswith("bias") or name.endswith("bias")  # also in_proj_bias of attention, bias_ih_l0 of an LSTM
-            exempt = not decay_norms_and_biases and (isinstance(module, _NORMS) or bias)
-            (kept if exempt else decayed)[parameter] = None
-    groups = [{"params": list(decayed), "weight_decay": weight_decay}, {"params": list(kept), "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+    lr = config.peak_lr
+    match config:
+        case SgdW():
+            return cast(Optimizer, timm.optim.SGDW(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov))
+        case Lars():
+            more: dict[str, Any] = {"momentum": config.momentum, "nesterov": config.nesterov}
+            return cast(Optimizer, timm.optim.Lars(groups, lr=lr, trust_coeff=config.trust_coefficient, eps=config.eps, **more))
+        case Lamb():
+            more = {"betas": config.betas, "eps": config.eps, "max_grad_norm": config.max_grad_norm}
+            return cast(Optimizer, timm.optim.Lamb(groups, lr=lr, **more))
+        case _:
+            assert_never(config)
