@@ -17,6 +17,7 @@ class OptimCommon(Strict):
     reference_batch_size: Count
     weight_decay: NonNegative
     decay_norms_and_biases: Flag
+    decay_biases: Flag
     layer_decay: PositiveFraction
     sam_rho: Positive | None
     sam_every_steps: Count

@@ -23,6 +23,7 @@ def build_optimizer(config: OptimConfig, model: nn.Module) -> Optimizer:
         model,
         weight_decay=config.weight_decay,
         decay_norms_and_biases=config.decay_norms_and_biases,
+        decay_biases=config.decay_biases,
         layer_decay=config.layer_decay,
     )
     lr = config.peak_lr

@@ -21,7 +21,7 @@ _TIMMS_NORM_FILES = ("norm", "norm_act", "evo_norm", "filter_response_norm", "gr
 
 
 def parameter_groups(
-    model: nn.Module, *, weight_decay: float, decay_norms_and_biases: bool, layer_decay: float
+    model: nn.Module, *, weight_decay: float, decay_norms_and_biases: bool, decay_biases: bool, layer_decay: float
 ) -> list[dict[str, Any]]:
     """Split the parameters by whether they decay and, with layer-wise decay, by layer.
 
@@ -36,6 +36,7 @@ def parameter_groups(
         model: its frozen parameters are left out.
         weight_decay: of the parameters that decay.
         decay_norms_and_biases: let everything decay.
+        decay_biases: let biases decay, but not those of norms.
         layer_decay: in (0, 1]; 1 for one rate everywhere.
 
     Returns:
@@ -53,7 +54,7 @@ def parameter_groups(
             "model from several modules: a chain of blocks in a Sequential or ModuleList, and a head."
         )
         raise ConfigError("the optimizer", [Problem("optim.layer_decay", layer_decay, fix)])
-    exempt = set() if decay_norms_and_biases else norms_and_biases(model)
+    exempt = set() if decay_norms_and_biases else norms_and_biases(model, biases=not decay_biases)
     members: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -64,14 +65,14 @@ def parameter_groups(
     ]
 
 
-def norms_and_biases(model: nn.Module) -> set[nn.Parameter]:
-    """Return the parameters of every norm, and every bias. A parameter that modules share is what the first of them makes it."""
+def norms_and_biases(model: nn.Module, *, biases: bool) -> set[nn.Parameter]:
+    """Return the parameters of every norm and, if asked for, every other bias. A parameter that modules share is what the first of them makes it."""
     norms = _NORMS + _norms_of_timm()
     exempt: dict[nn.Parameter, bool] = {}
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             bias = name.startswith("bias") or name.endswith("bias")  # also in_proj_bias of attention, bias_ih_l0 of an LSTM
-            exempt.setdefault(parameter, isinstance(module, norms) or bias)
+            exempt.setdefault(parameter, isinstance(module, norms) or (biases and bias))
     return {parameter for parameter, is_exempt in exempt.items() if is_exempt}
 
 

@@ -17,7 +17,7 @@ from src.optim.groups import parameter_groups
 def decays(model: nn.Module, *, everything: bool = False) -> dict[str, bool]:
     """Return for each parameter whether it decays. Each must be in exactly one group."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    groups = parameter_groups(model, weight_decay=0.1, decay_norms_and_biases=everything, layer_decay=1.0)
+    groups = parameter_groups(model, weight_decay=0.1, decay_norms_and_biases=everything, decay_biases=False, layer_decay=1.0)
     found = [(names[id(parameter)], group["weight_decay"]) for group in groups for parameter in group["params"]]
     assert sorted(name for name, _ in found) == sorted(names.values())
     assert {decay for _, decay in found} <= {0.0, 0.1}
@@ -37,7 +37,7 @@ def test_resnet50s_norms_and_biases_are_exempt_by_type() -> None:
 def test_everything_decays_where_that_is_asked_for() -> None:
     model = SmallResNet(depth=8, width=4, num_classes=3)
     assert all(decays(model, everything=True).values())
-    assert len(parameter_groups(model, weight_decay=0.1, decay_norms_and_biases=True, layer_decay=1.0)) == 1
+    assert len(parameter_groups(model, weight_decay=0.1, decay_norms_and_biases=True, decay_biases=False, layer_decay=1.0)) == 1
 
 
 def test_attention_and_layer_norms() -> None:
@@ -74,12 +74,19 @@ def test_a_shared_parameter_is_listed_once_and_a_frozen_one_not_at_all() -> None
     model[1].weight = model[0].weight
     assert decays(model) == {"0.weight": True, "0.bias": False, "1.bias": False}
     model[1].bias.requires_grad = False
-    groups = parameter_groups(model, weight_decay=0.1, decay_norms_and_biases=False, layer_decay=1.0)
+    groups = parameter_groups(model, weight_decay=0.1, decay_norms_and_biases=False, decay_biases=False, layer_decay=1.0)
     assert [len(group["params"]) for group in groups] == [1, 1]
 
 
 def test_an_empty_group_is_left_out() -> None:
-    assert len(parameter_groups(nn.Linear(2, 2, bias=False), weight_decay=0.1, decay_norms_and_biases=False, layer_decay=1.0)) == 1
+    assert (
+        len(
+            parameter_groups(
+                nn.Linear(2, 2, bias=False), weight_decay=0.1, decay_norms_and_biases=False, decay_biases=False, layer_decay=1.0
+            )
+        )
+        == 1
+    )
 
 
 HYPERPARAMETERS: list[tuple[str, list[str], str, dict[str, Any]]] = [
