@@ -1,5 +1,6 @@
 """Schema of the optim group: the optimizer, its rate for the whole batch, and sharpness-aware steps over any of them."""
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -23,9 +24,9 @@ class OptimCommon(Strict):
     sam_every_steps: Count
 
     def lr_for(self, batch_size: int) -> float:
-        """Return the peak rate for a batch over all ranks: by the linear (Goyal et al. 2017, arXiv:1706.02677) or square-root rule."""
+        """Return the peak rate for a batch over all ranks: by the linear rule (Goyal et al. 2017, arXiv:1706.02677) or the root."""
         ratio = batch_size / self.reference_batch_size
-        return self.peak_lr * {"none": 1.0, "linear": ratio, "sqrt": ratio**0.5}[self.lr_scaling]
+        return self.peak_lr * {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[self.lr_scaling]
 
 
 class WithMomentum(OptimCommon):

@@ -66,7 +66,7 @@ def parameter_groups(
 
 
 def norms_and_biases(model: nn.Module, *, biases: bool) -> set[nn.Parameter]:
-    """Return the parameters of every norm and, if asked for, every other bias. A parameter that modules share is what the first of them makes it."""
+    """Return the parameters of every norm and, if asked for, every other bias. What modules share counts as the first one's."""
     norms = _NORMS + _norms_of_timm()
     exempt: dict[nn.Parameter, bool] = {}
     for module in model.modules():
