@@ -1,27 +1,50 @@
-"""Evaluate at other weights than you train at: one idea for schedule-free and every average. It never changes training state.
+"""Evaluate at other weights than you train at: one idea for schedule-free, EMA and SWA. It never changes training state.
 
 Schedule-free's own eval() then train() is not bit-exact, so the training weights are kept aside and the same bits put back.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, assert_never
 
-import torch
+from loguru import logger
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from src.distributed import gather, sum_over_ranks, world_size
+from src.config.average import (
+    AverageConfig,
+    EmaKeys,
+    EvaluateEma,
+    EvaluateEmaSwa,
+    EvaluateScheduleFree,
+    EvaluateSwa,
+    EvaluateTrained,
+    SwaKeys,
+)
+from src.distributed import gather
+from src.training.batch_norm import load_buffers, mean_of_buffers, own_buffers, recalibrate_batch_norm
+from src.training.weight_means import Ema, EmaThenSwa, Swa
 
 
 class Average(Protocol):
     """Which weights are evaluated."""
 
-    name: str
-    recalibrate_images: int
+    @property
+    def name(self) -> str:
+        """What is evaluated now, for the protocol of an accuracy: "trained" as long as there is no average."""
 
-    def update(self, model: nn.Module) -> None:
-        """Follow the weights after an optimizer step."""
+    @property
+    def recalibrate_images(self) -> int:
+        """From how many training images, over all ranks, statistics are gathered for these weights; 0: the trained ones serve."""
+
+    def update(self, model: nn.Module, step: int, moved: Tensor | None) -> None:
+        """Follow the weights after an optimizer step. Never waits for the device.
+
+        Args:
+            model: the unwrapped module.
+            step: how many updates are done, this one included: >= 1.
+            moved: float scalar on the device, 1, or 0 if the gradient scaler skipped this step; None where nothing skips.
+        """
 
     def swap_in(self, model: nn.Module) -> None:
         """Put the evaluation weights into the model. The caller has saved the training weights."""
@@ -42,7 +65,7 @@ class NoAverage:
     name = "trained"
     recalibrate_images = 0
 
-    def update(self, model: nn.Module) -> None:
+    def update(self, model: nn.Module, step: int, moved: Tensor | None) -> None:
         """Do nothing."""
 
     def swap_in(self, model: nn.Module) -> None:
@@ -60,14 +83,17 @@ class NoAverage:
 
 
 class ScheduleFreeAverage:
-    """Schedule-free's x (Defazio et al. 2024, arXiv:2405.15682): training happens at y, the average lies in the optimizer."""
+    """Schedule-free's x (Defazio et al. 2024, arXiv:2405.15682): training happens at y, the average lies in the optimizer.
+
+    A step that the fp16 scaler skips never reaches the optimizer, and so moves neither x nor y.
+    """
 
     name = "schedule_free"
 
     def __init__(self, optimizer: Optimizer, *, recalibrate_images: int) -> None:
         self._optimizer, self.recalibrate_images = optimizer, recalibrate_images
 
-    def update(self, model: nn.Module) -> None:
+    def update(self, model: nn.Module, step: int, moved: Tensor | None) -> None:
         """Do nothing: the optimizer's step averages."""
 
     def swap_in(self, model: nn.Module) -> None:
@@ -87,6 +113,56 @@ class ScheduleFreeAverage:
         """Do nothing."""
 
 
+def build_average(
+    config: AverageConfig, *, model: nn.Module, optimizer: Optimizer, steps_per_epoch: int, total_steps: int
+) -> Average:
+    """Build the average of a model that lies on its device already. An average that never begins is warned of."""
+    match config:
+        case EvaluateTrained():
+            return NoAverage()
+        case EvaluateScheduleFree():
+            return ScheduleFreeAverage(optimizer, recalibrate_images=config.recalibrate_images)
+        case EvaluateEma():
+            return _ema(config, model, steps_per_epoch, total_steps, config.recalibrate_images)
+        case EvaluateSwa():
+            return _swa(config, model, steps_per_epoch, total_steps, config.recalibrate_images)
+        case EvaluateEmaSwa():
+            ema = _ema(config, model, steps_per_epoch, total_steps, config.recalibrate_images)
+            return EmaThenSwa(ema, _swa(config, model, steps_per_epoch, total_steps, config.recalibrate_images))
+        case _:
+            assert_never(config)
+
+
+def _ema(config: EmaKeys, model: nn.Module, steps_per_epoch: int, total_steps: int, recalibrate_images: int) -> Ema:
+    average = Ema(
+        model,
+        decay=config.decay_an_update(),
+        every_steps=config.every_steps,
+        decay_warmup=config.decay_warmup,
+        start_step=round(config.start_epoch * steps_per_epoch),
+        recalibrate_images=recalibrate_images,
+    )
+    _warn_if_late(average, f"average.start_epoch={config.start_epoch:g}", total_steps)
+    return average
+
+
+def _swa(config: SwaKeys, model: nn.Module, steps_per_epoch: int, total_steps: int, recalibrate_images: int) -> Swa:
+    average = Swa(
+        model,
+        start_step=round(config.swa_start_epoch * steps_per_epoch),
+        every_steps=config.swa_every_steps or steps_per_epoch,
+        recalibrate_images=recalibrate_images,
+    )
+    _warn_if_late(average, f"average.swa_start_epoch={config.swa_start_epoch:g}", total_steps)
+    return average
+
+
+def _warn_if_late(average: Ema | Swa, begins: str, total_steps: int) -> None:
+    """Say so if the run is over before there is an average."""
+    if average.first_step > total_steps:
+        logger.warning(f"{begins}: the average begins at step {average.first_step}, but the run ends at step {total_steps}")
+
+
 @contextmanager
 def evaluation_weights(model: nn.Module, average: Average, recalibration: Iterator[Tensor]) -> Iterator[None]:
     """Hold the weights and BatchNorm statistics to evaluate at inside, and exactly the training state again outside.
@@ -94,8 +170,8 @@ def evaluation_weights(model: nn.Module, average: Average, recalibration: Iterat
     Args:
         model: the unwrapped module.
         average: which weights.
-        recalibration: normalised training images, from which an average's BatchNorm statistics are gathered. Not touched where the
-            trained weights are evaluated: then the statistics are the ranks' mean.
+        recalibration: normalised training images, from which an average's BatchNorm statistics are gathered. Not touched where
+            average.recalibrate_images is 0, as it is for the trained weights: then the statistics are the ranks' mean.
     """
     kept = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     was_training = model.training
@@ -111,64 +187,3 @@ def evaluation_weights(model: nn.Module, average: Average, recalibration: Iterat
         model.load_state_dict(kept)
         average.swap_out()
         model.train(was_training)
-
-
-def own_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """Copy this rank's buffers (BatchNorm statistics) to the CPU, those that a state dict holds."""
-    persistent = model.state_dict().keys()
-    return {name: buffer.detach().cpu().clone() for name, buffer in model.named_buffers() if name in persistent}
-
-
-def mean_of_buffers(of_ranks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Average floating-point buffers over ranks, in float64 and in rank order; the rest is the same on all ranks."""
-    if len(of_ranks) == 1:
-        return of_ranks[0]
-    mean = {}
-    for name, first in of_ranks[0].items():
-        mean[name] = first
-        if first.is_floating_point():
-            mean[name] = torch.stack([buffers[name].double() for buffers in of_ranks]).mean(dim=0).to(first.dtype)
-    return mean
-
-
-@torch.no_grad()
-def load_buffers(model: nn.Module, values: dict[str, Tensor]) -> None:
-    """Set the model's buffers that are given."""
-    for name, buffer in model.named_buffers():
-        if name in values:
-            buffer.copy_(values[name])
-
-
-@torch.no_grad()
-def recalibrate_batch_norm(model: nn.Module, batches: Iterator[Tensor]) -> None:
-    """Gather BatchNorm statistics anew at the model's present weights, over all ranks.
-
-    Each rank takes the plain mean over its batches (momentum=None); means and second moments are then averaged over ranks.
-
-    Args:
-        model: unwrapped. Only its norms are in training mode, so dropout stays off.
-        batches: this rank's normalised images (N, 3, H, W).
-    """
-    norms = [
-        module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
-    ]
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.train()
-        norm.reset_running_stats()
-        norm.momentum = None
-    for images in batches:
-        model(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    ranks = world_size()
-    if ranks > 1:
-        for norm in norms:
-            assert norm.running_mean is not None and norm.running_var is not None
-            mean, variance = norm.running_mean.double(), norm.running_var.double()
-            first, second = sum_over_ranks(mean) / ranks, sum_over_ranks(variance + mean**2) / ranks
-            norm.running_mean.copy_(first)
-            norm.running_var.copy_(second - first**2)

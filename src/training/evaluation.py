@@ -24,6 +24,7 @@ class EvalResult(NamedTuple):
         acc5: percent.
         images: how many were counted.
         protocol: resize, crop, interpolation, engine, weights, test-time augmentation, split.
+        trained: the same at the trained weights, where others are evaluated and both are wanted.
     """
 
     loss: float
@@ -31,6 +32,7 @@ class EvalResult(NamedTuple):
     acc5: float
     images: int
     protocol: Protocol
+    trained: "EvalResult | None" = None
 
 
 @torch.no_grad()
@@ -43,8 +45,12 @@ def count(
     num_images: int,
     protocol: Protocol,
     device: torch.device,
+    flip: bool,
 ) -> EvalResult:
     """Evaluate the unwrapped module, which is in evaluation mode, on this rank's batches. Every rank must call it.
+
+    With flip, the logits are the mean of an image's and its mirror image's (test-time augmentation; ffcv-imagenet takes the sum,
+    which has the same accuracy). The loss is cross-entropy without smoothing, whatever was trained on.
 
     Raises:
         RuntimeError: if not exactly num_images were counted over all ranks.
@@ -52,7 +58,11 @@ def count(
     sums = torch.zeros(4, dtype=torch.float64, device=device)
     for batch in batches:
         with precision.autocast():
-            logits = model(normalise(batch.images))
+            images = normalise(batch.images)
+            logits: Tensor = model(images)
+            mirrored: Tensor | None = model(images.flip(3)) if flip else None
+        if mirrored is not None:
+            logits = (logits.double() + mirrored.double()) / 2
         sums[0] += functional.cross_entropy(logits.double(), batch.labels, reduction="sum")
         sums[1:3] += hits(logits, batch.labels)
         sums[3] += len(batch.labels)

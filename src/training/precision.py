@@ -60,6 +60,7 @@ class SkippedSteps:
         self._scaler = scaler
         self._counts = torch.zeros(2, dtype=torch.int64, device=device)
         self._scale: Tensor | None = None
+        self._moved: Tensor | None = None
 
     def update(self) -> None:
         """Look at the scaler after its update: its scale falls exactly when it skipped a step."""
@@ -70,9 +71,17 @@ class SkippedSteps:
         if self._scale is None:
             self._scale = torch.full_like(scale, self._scaler._init_scale)
         skipped = (scale < self._scale).to(torch.int64)
+        self._moved = (1 - skipped).float()
         self._counts[0] += skipped[0] if skipped.ndim else skipped
         self._counts[1] = (self._counts[1] + 1) * skipped
         self._scale.copy_(scale)
+
+    def moved(self) -> Tensor | None:
+        """Return whether the last step moved the weights: a float32 scalar on the device, 1, or 0 if the scaler skipped it.
+
+        None without a scaler: then every step moves them.
+        """
+        return self._moved
 
     def counts(self) -> tuple[int, int]:
         """Return (in all, in a row). Waits for the device."""

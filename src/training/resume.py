@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from src.distributed import gather
-from src.training.averaging import load_buffers, mean_of_buffers, own_buffers
+from src.training.batch_norm import load_buffers, mean_of_buffers, own_buffers
 from src.training.checkpoint import SCHEMA
 from src.training.history import History
 from src.training.run import Run

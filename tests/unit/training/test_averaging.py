@@ -14,10 +14,8 @@ from src.training.averaging import (
     NoAverage,
     ScheduleFreeAverage,
     evaluation_weights,
-    load_buffers,
-    own_buffers,
-    recalibrate_batch_norm,
 )
+from src.training.batch_norm import load_buffers, own_buffers, recalibrate_batch_norm
 
 OPTIMIZERS = ("sf_sgd", "sf_adamw")
 

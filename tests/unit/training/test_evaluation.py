@@ -45,6 +45,7 @@ def evaluate(model: nn.Module, sizes: tuple[int, ...] = SIZES, num_images: int =
         num_images=num_images,
         protocol={"split": "val"},
         device=CPU,
+        flip=False,
     )
 
 
@@ -76,6 +77,7 @@ def test_how_the_split_is_batched_changes_nothing() -> None:
             num_images=170,
             protocol={},
             device=CPU,
+            flip=False,
         )
         for size in (10, 85, 170)
     ]
