@@ -27,6 +27,23 @@ class Purpose(IntEnum):
     SYNTHETIC = 9
     RECALIBRATION = 10
     REPLACEMENT = 11
+    OPERATION = 12
+    OPERATION_APPLIED = 13
+    OPERATION_MAGNITUDE = 14
+    OPERATION_SIGN = 15
+    JITTER_FACTOR = 16
+    JITTER_ORDER = 17
+    ERASE = 18
+    ERASE_AREA = 19
+    ERASE_RATIO = 20
+    ERASE_X = 21
+    ERASE_Y = 22
+    ERASE_NOISE = 23
+    MIX = 24
+    MIX_KIND = 25
+    MIX_GAMMA = 26
+    MIX_ORDER = 27
+    MIX_BOX = 28
 
 
 def hash_words(*words: ArrayLike) -> NDArray[np.uint64]:
