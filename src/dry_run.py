@@ -1,152 +1,244 @@
-"""`dry_run=true`: the plan of a run, without training: arithmetic, layers, FLOPs, memory, and what the loader must deliver."""
+"""`dry_run=true`: the plan of a run, without training: arithmetic, layers, FLOPs, memory, and what the loader must deliver.
 
-import time
-from collections.abc import Iterator
+The schedule is drawn as `<runs_dir>/<run_name>.schedule.png`; nothing else is written.
+"""
 
-import torch
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple, assert_never
+
+import numpy as np
 from loguru import logger
 from rich.table import Table
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
 from src.batch import Source
-from src.build import build_live_model, build_normalise
-from src.config import Config
+from src.build import begin_from_weights, build_live_model
+from src.config import Config, ConfigError, Problem
+from src.config.average import EmaKeys, EvaluateEma, EvaluateEmaSwa, EvaluateScheduleFree, EvaluateSwa, EvaluateTrained, SwaKeys
 from src.config.identity import run_name
-from src.optim.build import build_optimizer
+from src.config.schedule import Cosine
 from src.preflight import checkpoint_bytes
+from src.probe import Probe, layer_table
 from src.session import Place, device_name
-from src.training.arithmetic import plan_arithmetic
+from src.tracking.plots import Mark, draw_schedule
+from src.training.arithmetic import Arithmetic, plan_arithmetic
 from src.training.precision import choose_precision
-from src.training.schedule import build_lr_factor
+from src.training.schedule import build_lr_at, image_size_at
 
-_PROBE_IMAGES = {"cpu": 8, "cuda": 256}  # a micro-batch this large is representative, and still quick
-_PROBE_STEPS = 3
+_POINTS = 4000  # of the drawn curve, beside the first and last step of each epoch
+_SHOWN_SIZES = 6
 
 
 def check_and_plan(config: Config, place: Place, train: Source, val: Source) -> None:
-    """Print the plan of the run. The preflight has passed; nothing is written."""
+    """Print the plan of the run and draw its schedule. The preflight has passed.
+
+    Raises:
+        ConfigError: if the model does not take the weights or the sizes that it is to be given, or the picture cannot be written.
+    """
     arithmetic = plan_arithmetic(config, num_train=len(train), world_size=place.world.size)
     precision = choose_precision(config.precision, place.device)
     num_classes = len(train.classes)
     model = build_live_model(config, precision, place.device, num_classes=num_classes)
-    image_size = config.data.image_size
-    images = min(arithmetic.local_batch_size, _PROBE_IMAGES[place.device.type])
-    probe = Probe(config, place, model, images, num_classes)
-    flops, saved = probe.flops_an_image(), probe.saved_bytes_an_image()
-    rate = probe.images_per_second()
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    fixed = checkpoint_bytes(config, num_classes) + weights  # weights, optimizer, gradients
-    lr_factor = build_lr_factor(config.schedule, steps_per_epoch=arithmetic.steps_per_epoch, total_steps=arithmetic.total_steps)
-    peak = config.optim.peak_lr
-    middle = arithmetic.total_steps // 2
-
-    memory = fixed + saved * arithmetic.local_batch_size
-    total_rate = rate * place.world.size
-    total_flops = 3 * flops * len(train) * config.epochs
-    first, mid, last = (peak * lr_factor(step) for step in (0, middle, arithmetic.total_steps - 1))
+    begin_from_weights(config, model)
+    course = Course.of(config, arithmetic)
+    probe = Probe(config, place, model, local_batch_size=arithmetic.local_batch_size, num_classes=num_classes)
+    costs = cost_rows(config, place, arithmetic, course, model, probe, num_classes)
     rows = {
         "run": run_name(config),
         "device": f"{place.world.size} x {device_name(place.device)}, {precision.name}",
         "images": f"{len(train):,} train, {len(val):,} val, {num_classes:,} classes",
         "batch": arithmetic.describe_batch(),
         "steps": f"{arithmetic.total_steps:,} = {config.epochs} epochs x {arithmetic.steps_per_epoch:,}",
-        "learning rate": f"{first:.4g} first, {mid:.4g} at step {middle:,}, {last:.4g} last",
-        "parameters": f"{parameters:,}",
-        "arithmetic": f"{flops / 1e9:.3g} GFLOP an image forward at {image_size} px, two a multiply-add",
-        "  in all": f"{total_flops / 1e18:.3g} EFLOP, a backward taken for two forwards",
-        "memory a rank": f"about {memory / 2**30:.2f} GiB",
-        "  weights and states": f"{fixed / 2**30:.2f} GiB with gradients and optimizer",
-        "  activations": f"{saved / 2**20:.1f} MiB an image",
-        "checkpoint": f"{checkpoint_bytes(config, num_classes) / 2**20:.0f} MiB",
-        "one rank trains": f"{rate:,.0f} images/s without loading (measured: {_PROBE_STEPS} steps of {images})",
-        "loader must deliver": f"{total_rate:,.0f} images/s over all ranks, not to hold training up",
-        "training takes": f"about {len(train) * config.epochs / total_rate / 3600:.2f} h at that rate, evaluation apart",
+        **rate_rows(config, course),
+        "drawn in": str(draw(config, arithmetic, course)),
+        "evaluated at": describe_evaluation(config),
+        **costs,
     }
     plan = Table(title="plan of the run", show_header=False, title_justify="left")
     for name, value in rows.items():
         plan.add_row(name, value)
-    place.console.print(layer_table(model, image_size, place.device), plan)
-    logger.info("dry run: nothing was trained or written")
+    place.console.print(layer_table(model, config.data.image_size, place.device), plan)
+    logger.info("dry run: nothing was trained, and nothing written but the picture of the schedule")
 
 
-class Probe:
-    """Measures one micro-batch of noise on a throw-away model."""
+class Course(NamedTuple):
+    """What a run does when.
 
-    def __init__(self, config: Config, place: Place, model: nn.Module, images: int, num_classes: int) -> None:
-        self._model, self._device = model, place.device
-        self._precision = choose_precision(config.precision, place.device)
-        size = config.data.image_size
-        noise = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8, device=place.device)
-        self._images = build_normalise(config, self._precision, place.device)(noise)
-        self._labels = torch.randint(0, num_classes, (images,), device=place.device)
-        self._optimizer = build_optimizer(config.optim, model)
+    Attributes:
+        steps: the steps that are looked at: of a long run not all, but every epoch's first and last and those around every mark.
+        rates: the learning rate at each of them.
+        sizes: side in pixels of each epoch's training images.
+        marks: moments worth telling, within the run.
+        total_steps: of the run.
+    """
 
-    def flops_an_image(self) -> float:
-        """Return forward FLOPs (two for each multiply-add)."""
-        self._model.eval()
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            self._model(self._images[:1].to(next(self._model.parameters()).dtype))
-        self._model.train()
-        return float(counter.get_total_flops())
+    steps: list[int]
+    rates: list[float]
+    sizes: list[int]
+    marks: list[Mark]
+    total_steps: int
 
-    def saved_bytes_an_image(self) -> float:
-        """Return the bytes that autograd keeps for the backward."""
-        seen: dict[int, int] = {}
+    @classmethod
+    def of(cls, config: Config, arithmetic: Arithmetic) -> "Course":
+        """Lay out a run."""
+        a_epoch, total = arithmetic.steps_per_epoch, arithmetic.total_steps
+        moments = [Mark(config.schedule.warmup_epochs, "warm-up ends")]
+        if isinstance(config.schedule, Cosine) and config.schedule.hold_epochs:
+            moments.append(Mark(config.schedule.warmup_epochs + config.schedule.hold_epochs, "cosine begins"))
+        if isinstance(config.average, EmaKeys):
+            moments.append(Mark(config.average.start_epoch, "EMA starts"))
+        if isinstance(config.average, SwaKeys):
+            moments.append(Mark(config.average.swa_start_epoch, "SWA starts"))
+        marks = [mark for mark in moments if 0 < mark.epoch < config.epochs]
+        around = [round(mark.epoch * a_epoch) + near for mark in marks for near in (-1, 0, 1)]
+        firsts = np.arange(0, total, a_epoch)
+        grid = np.linspace(0, total - 1, min(total, _POINTS)).astype(np.int64)
+        looked_at = np.unique(np.concatenate([grid, firsts, firsts + a_epoch - 1, [total // 2], np.array(around, dtype=np.int64)]))
+        steps: list[int] = looked_at[(looked_at >= 0) & (looked_at < total)].tolist()
+        lr_at = build_lr_at(config, steps_per_epoch=a_epoch, total_steps=total)
+        sizes = [image_size_at(epoch, config.data) for epoch in range(config.epochs)]
+        return cls(steps, [lr_at(step) for step in steps], sizes, marks, total)
 
-        def pack(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            seen[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
-        parameters = {parameter.untyped_storage().data_ptr() for parameter in self._model.parameters()}
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), self._precision.autocast():
-            kept = self._model(self._images)
-        del kept
-        return sum(size for pointer, size in seen.items() if pointer not in parameters) / len(self._images)
-
-    def images_per_second(self) -> float:
-        """Return the rate of forward, backward and update."""
-        times = list(self._step_seconds())
-        return len(self._images) / min(times[1:])
-
-    def _step_seconds(self) -> Iterator[float]:
-        for _ in range(_PROBE_STEPS + 1):
-            start = time.monotonic()
-            with self._precision.autocast():
-                loss = nn.functional.cross_entropy(self._model(self._images), self._labels)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self._optimizer.step()
-            self._optimizer.zero_grad(set_to_none=True)
-            if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)
-            yield time.monotonic() - start
+    @property
+    def ramps(self) -> bool:
+        """Whether the image size changes."""
+        return len(set(self.sizes)) > 1
 
 
-def layer_table(model: nn.Module, image_size: int, device: torch.device) -> Table:
-    """List the model's parts down to two levels: type, output shape for one image, parameters."""
-    shapes: dict[str, str] = {}
-    shown = {name: module for name, module in model.named_modules() if name.count(".") <= 1}
+def rate_rows(config: Config, course: Course) -> dict[str, str]:
+    """Tell the learning rate, what lr_scaling did to it, and the image sizes."""
+    at = dict(zip(course.steps, course.rates, strict=True))
+    peak = max(course.steps, key=lambda step: at[step])  # the first of equals
+    middle = course.total_steps // 2
+    rows = {
+        "learning rate": f"{course.rates[0]:.5g} first, {at[peak]:.5g} at step {peak:,} (the peak), "
+        f"{at[middle]:.5g} at step {middle:,} (the middle), {course.rates[-1]:.5g} last"
+    }
+    optim = config.optim
+    if optim.lr_for(config.batch_size) != optim.peak_lr:
+        rows["  lr_scaling"] = (
+            f"{optim.lr_scaling}: {optim.peak_lr:.5g} for {optim.reference_batch_size:,} images is "
+            f"{optim.lr_for(config.batch_size):.5g} for {config.batch_size:,}"
+        )
+    if course.ramps:
+        rows["image sizes"] = describe_sizes(course.sizes)
+    return rows
 
-    def note(name: str) -> object:
-        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
-            if isinstance(output, Tensor):
-                shapes[name] = " x ".join(str(side) for side in output.shape[1:])
 
-        return hook
+def describe_sizes(sizes: list[int]) -> str:
+    """Return in words which image size holds to which epoch."""
+    stretches: list[tuple[int, int]] = []  # (size, its last epoch)
+    for size, epochs in groupby(range(len(sizes)), key=lambda epoch: sizes[epoch]):
+        stretches.append((size, max(epochs)))
+    shown = stretches if len(stretches) <= _SHOWN_SIZES else [stretches[0], *stretches[-2:]]
+    words = [f"{size} px to epoch {last}" for size, last in shown[:-1]]
+    words.append(f"{stretches[-1][0]} px from epoch {stretches[-2][1] + 1}")
+    if len(shown) < len(stretches):
+        words.insert(1, f"{len(stretches) - len(shown)} sizes in between")
+    return ", ".join(words)
 
-    handles = [module.register_forward_hook(note(name)) for name, module in shown.items()]
-    model.eval()
-    with torch.no_grad():
-        model(torch.zeros(1, 3, image_size, image_size, device=device, dtype=next(model.parameters()).dtype))
-    model.train()
-    for handle in handles:
-        handle.remove()
-    table = Table(title=f"{type(model).__name__}, {image_size} px", title_justify="left")
-    for column in ("layer", "type", "output", "parameters"):
-        table.add_column(column, justify="right" if column == "parameters" else "left")
-    for name, module in shown.items():
-        count = sum(parameter.numel() for parameter in module.parameters())
-        table.add_row(name or "(whole)", type(module).__name__, shapes.get(name, ""), f"{count:,}")
-    return table
+
+def describe_evaluation(config: Config) -> str:
+    """Return in words at which weights accuracy is measured."""
+    average = config.average
+    match average:
+        case EvaluateTrained():
+            return "the trained weights"
+        case EvaluateScheduleFree():
+            what = "schedule-free's x"
+        case EvaluateEma():
+            what = f"their moving average ({_ema(average)})"
+        case EvaluateSwa():
+            what = f"the trained weights, {_swa(average)}"
+        case EvaluateEmaSwa():
+            what = f"their moving average ({_ema(average)}), {_swa(average)}"
+        case _:
+            assert_never(average)
+    if average.recalibrate_images:
+        what += f"; BatchNorm from {average.recalibrate_images:,} training images"
+    return what + ("; the trained weights as well" if average.evaluate_trained else "")
+
+
+def _ema(average: EmaKeys) -> str:
+    kept = f"decay {average.decay:g}" if average.decay is not None else f"half-life {average.half_life_steps:g} steps"
+    return f"{kept}, every {'step' if average.every_steps == 1 else f'{average.every_steps} steps'}"
+
+
+def _swa(average: SwaKeys) -> str:
+    every = "epoch" if average.swa_every_steps is None else f"{average.swa_every_steps:,} steps"
+    rate = "" if average.swa_lr is None else f", lr to {average.swa_lr:g} in {average.swa_anneal_epochs:g} epochs"
+    return f"from epoch {average.swa_start_epoch:g} on their mean (once every {every}{rate})"
+
+
+def cost_rows(
+    config: Config, place: Place, arithmetic: Arithmetic, course: Course, model: nn.Module, probe: Probe, num_classes: int
+) -> dict[str, str]:
+    """Measure and tell FLOPs, memory and time. Each epoch counts at its own image size, its rate scaled from the measured one."""
+    image_size = config.data.image_size
+    keys = dict.fromkeys(course.sizes, "data.ramp_from_size") | {image_size: "data.image_size"}
+    flops = {size: probe.flops_an_image(size, key=key) for size, key in keys.items()}
+    evaluation_flops = probe.flops_an_image(config.data.eval_image_size, key="data.eval_image_size")
+    saved = probe.saved_bytes_an_image()
+    rate = probe.images_per_second()
+
+    passes, more = 1.0, ""
+    if config.optim.sam_rho is not None:
+        every = config.optim.sam_every_steps
+        passes = 1 + -(-arithmetic.total_steps // every) / arithmetic.total_steps
+        more = f"; {passes:.4g} passes a step, with SAM every {'step' if every == 1 else f'{every} steps'}"
+    forwards = 4 if config.model.gradient_checkpointing else 3
+    images_an_epoch = arithmetic.steps_per_epoch * arithmetic.batch_size
+    total_flops = forwards * passes * images_an_epoch * sum(flops[size] for size in course.sizes)
+    total_rate = rate * place.world.size
+    seconds = sum(passes * images_an_epoch * flops[size] / flops[image_size] / total_rate for size in course.sizes)
+
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    fixed = checkpoint_bytes(config, num_classes) + weights  # weights, optimizer, average, gradients
+    if config.optim.sam_rho is not None:
+        fixed += weights  # those to come back to
+    memory = fixed + saved * arithmetic.local_batch_size
+    rows = {
+        "parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}",
+        "arithmetic": f"{flops[image_size] / 1e9:.3g} GFLOP an image forward at {image_size} px, two a multiply-add",
+        "  evaluation": f"{evaluation_flops / 1e9:.3g} GFLOP an image at {config.data.eval_image_size} px",
+        "  in all": f"{total_flops / 1e18:.3g} EFLOP, forward and backward taken for {forwards} forwards{more}",
+        "memory a rank": f"about {memory / 2**30:.2f} GiB",
+        "  weights and states": f"{fixed / 2**30:.2f} GiB with gradients and optimizer",
+        "  activations": f"{saved / 2**20:.1f} MiB an image",
+        "checkpoint": f"{checkpoint_bytes(config, num_classes) / 2**20:.0f} MiB",
+        "one rank trains": f"{rate / passes:,.0f} images/s at {image_size} px without loading "
+        f"(measured: {probe.timed_steps} steps of {probe.num_images})",
+        "loader must deliver": f"{total_rate / passes:,.0f} images/s over all ranks, not to hold training up",
+        "training takes": f"about {seconds / 3600:.2f} h at that rate, evaluation apart",
+    }
+    for number, hours in enumerate(config.target_hours):
+        needed = arithmetic.total_steps * arithmetic.batch_size / (hours * 3600)
+        rows[f"target {number + 1}"] = f"training in {hours:g} h takes {needed:,.0f} images/s over all ranks"
+    return rows
+
+
+def draw(config: Config, arithmetic: Arithmetic, course: Course) -> Path:
+    """Draw the schedule and return where.
+
+    Raises:
+        ConfigError: if it cannot be written.
+    """
+    path = Path(config.runs_dir).expanduser() / f"{run_name(config)}.schedule.png"
+    rates = np.array(course.rates)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_schedule(
+            path,
+            title=run_name(config),
+            epochs=np.array(course.steps) / arithmetic.steps_per_epoch,
+            rates=rates,
+            steps_per_epoch=arithmetic.steps_per_epoch,
+            marks=course.marks,
+            sizes=course.sizes if course.ramps else None,
+            log_scale=config.schedule.name in ("step", "exponential") and bool(rates.min() > 0),
+        )
+    except OSError as error:
+        fix = f"{path} cannot be written ({error.strerror}). Set runs_dir to a folder that can."
+        raise ConfigError("the dry run", [Problem("runs_dir", config.runs_dir, fix)]) from error
+    return path
