@@ -17,11 +17,11 @@ from src.build import begin_from_weights, build_live_model
 from src.config import Config, ConfigError, Problem
 from src.config.average import EmaKeys, EvaluateEma, EvaluateEmaSwa, EvaluateScheduleFree, EvaluateSwa, EvaluateTrained, SwaKeys
 from src.config.identity import run_name
-from src.config.schedule import Cosine
+from src.config.schedule import Cosine, Exponential, Step
 from src.preflight import checkpoint_bytes
 from src.probe import Probe, layer_table
 from src.session import Place, device_name
-from src.tracking.plots import Mark, draw_schedule
+from src.tracking.plots import Mark, save_png, schedule_figure
 from src.training.arithmetic import Arithmetic, plan_arithmetic
 from src.training.precision import choose_precision
 from src.training.schedule import build_lr_at, image_size_at
@@ -226,18 +226,18 @@ def draw(config: Config, arithmetic: Arithmetic, course: Course) -> Path:
     """
     path = Path(config.runs_dir).expanduser() / f"{run_name(config)}.schedule.png"
     rates = np.array(course.rates)
+    figure = schedule_figure(
+        title=run_name(config),
+        epochs=np.array(course.steps) / arithmetic.steps_per_epoch,
+        rates=rates,
+        steps_per_epoch=arithmetic.steps_per_epoch,
+        marks=course.marks,
+        sizes=course.sizes if course.ramps else None,
+        log_scale=isinstance(config.schedule, Step | Exponential) and bool(rates.min() > 0),
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draw_schedule(
-            path,
-            title=run_name(config),
-            epochs=np.array(course.steps) / arithmetic.steps_per_epoch,
-            rates=rates,
-            steps_per_epoch=arithmetic.steps_per_epoch,
-            marks=course.marks,
-            sizes=course.sizes if course.ramps else None,
-            log_scale=config.schedule.name in ("step", "exponential") and bool(rates.min() > 0),
-        )
+        save_png(figure, path)
     except OSError as error:
         fix = f"{path} cannot be written ({error.strerror}). Set runs_dir to a folder that can."
         raise ConfigError("the dry run", [Problem("runs_dir", config.runs_dir, fix)]) from error

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INCHES, _DPI, _TITLE_WIDTH = 9.0, 120, 80
+_INCHES, _DPI, _MARGIN = 9.0, 120, 0.1
+_TITLE_WIDTH = 80
 _MOST_TICKS = 8
 
 
@@ -29,8 +30,7 @@ class Mark(NamedTuple):
     label: str
 
 
-def draw_schedule(
-    path: Path,
+def schedule_figure(
     *,
     title: str,
     epochs: NDArray[np.float64],
@@ -39,11 +39,10 @@ def draw_schedule(
     marks: Sequence[Mark],
     sizes: Sequence[int] | None,
     log_scale: bool,
-) -> None:
+) -> "Figure":
     """Draw the learning rate over a run, and below it the size of training images where that changes.
 
     Args:
-        path: of the PNG; replaced if it is there.
         title: the run's name, shown as it is.
         epochs: (N,), rising, from 0; fractions of an epoch are steps.
         rates: (N,), the rate at each of them.
@@ -52,26 +51,27 @@ def draw_schedule(
         sizes: side in pixels of each epoch's images, one for each epoch, or None for a single panel.
         log_scale: whether equal factors are equal heights; a rate of 0 cannot be shown then.
 
-    Raises:
-        OSError: if the file cannot be written.
+    Returns:
+        One panel or two, of 1080 px width.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(_INCHES, 4.8 if sizes is None else 6.4), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(_INCHES, 4.8 if sizes is None else 6.4), dpi=_DPI)
+    figure.set_layout_engine("constrained", w_pad=_MARGIN, h_pad=_MARGIN)
     ratios = [1] if sizes is None else [3, 1]
     axes = figure.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
     _draw_rates(axes[0], epochs, rates, marks, steps_per_epoch=steps_per_epoch, log_scale=log_scale)
     if sizes is not None:
         _draw_sizes(axes[1], sizes, marks)
-    last = len(sizes) if sizes is not None else float(np.ceil(epochs[-1])) or 1.0
-    axes[-1].set_xlim(0, last)
+    axes[-1].set_xlim(0, epochs[-1] + 1 / steps_per_epoch)
     axes[-1].set_xlabel("epoch")
     figure.suptitle("\n".join(textwrap.wrap(title, _TITLE_WIDTH)), parse_math=False)  # a $ in a name is a $
-    save_png(figure, path)
+    figure.align_ylabels()
+    return figure
 
 
 def save_png(figure: "Figure", path: Path) -> None:
-    """Write a figure to a file, whole or not at all.
+    """Write a figure to a file, whole or not at all; what was there is replaced.
 
     Raises:
         OSError: if it cannot be written.
@@ -93,7 +93,8 @@ def _draw_rates(
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     highest = int(np.argmax(rates))
-    axes.plot(epochs, rates, color="C0", label=f"{rates[0]:.4g} first, {rates[-1]:.4g} last")
+    end = epochs[-1] + 1 / steps_per_epoch  # the last rate, too, is used for a step
+    axes.plot([*epochs, end], [*rates, rates[-1]], color="C0", label=f"{rates[0]:.4g} first, {rates[-1]:.4g} last")
     peak = f"peak {rates[highest]:.4g} at step {round(epochs[highest] * steps_per_epoch):,}"
     axes.plot(epochs[highest], rates[highest], "o", color="C0", label=peak)
     _draw_marks(axes, marks)
