@@ -14,7 +14,7 @@ class ModelCommon(Strict):
 
     blur_pool: Literal["none", "convs", "convs_and_max_pool"]
     zero_init_residual: Flag | None
-    drop_path: BelowOne
+    drop_path: BelowOne | None
     gradient_checkpointing: Flag
     weights: Text | None
 

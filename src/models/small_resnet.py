@@ -44,11 +44,12 @@ class Block(nn.Module):
         if stride != 1 or channels_in != channels_out:
             projection = nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
             self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(channels_out))
+        self.drop_path: nn.Module = nn.Identity()  # src/models/drop_path.py puts stochastic depth here
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (N, C_in, H, W) to (N, C_out, H / stride, W / stride)."""
         out = functional.relu(self.bn1(self.conv1(features)), inplace=True)
-        out = self.bn2(self.conv2(out)) + self.shortcut(features)
+        out = self.drop_path(self.bn2(self.conv2(out))) + self.shortcut(features)
         return functional.relu(out, inplace=True)
 
 

@@ -14,15 +14,19 @@ from src.config.model import CustomModel, SmallResNet, TorchvisionModel
 from src.models.build import build_model
 
 WriteModule = Callable[[str], str]
+AS_IT_IS: dict[str, Any] = dict.fromkeys(("zero_init_residual", "drop_path", "weights")) | {
+    "blur_pool": "none",
+    "gradient_checkpointing": False,
+}
 
 
 def small(depth: int, *, stem_stride: Any = 1) -> nn.Module:
-    config = SmallResNet(name="small_resnet", depth=depth, width=4, stem_stride=stem_stride)
+    config = SmallResNet(name="small_resnet", depth=depth, width=4, stem_stride=stem_stride, **AS_IT_IS)
     return build_model(config, num_classes=7)
 
 
 def custom(factory: str, **kwargs: Any) -> nn.Module:
-    return build_model(CustomModel(name="custom", factory=factory, kwargs=kwargs), num_classes=7)
+    return build_model(CustomModel(name="custom", factory=factory, kwargs=kwargs, **AS_IT_IS), num_classes=7)
 
 
 @pytest.mark.parametrize("depth", [8, 14, 20, 56])
@@ -46,7 +50,7 @@ def test_widths_double_and_sides_halve_from_stage_to_stage(stem_stride: int, sid
 
 def test_resnet20_has_the_papers_parameters_and_its_projections() -> None:
     """He et al. 2015 give 0.27 M without projections: two of them and their norms come on top."""
-    config = SmallResNet(name="small_resnet", depth=20, width=16, stem_stride=1)
+    config = SmallResNet(name="small_resnet", depth=20, width=16, stem_stride=1, **AS_IT_IS)
     count = sum(parameter.numel() for parameter in build_model(config, num_classes=10).parameters())
     assert count == 269_722 + (16 * 32 + 2 * 32) + (32 * 64 + 2 * 64)
 
@@ -62,13 +66,13 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 
 def test_resnet50_has_the_published_number_of_parameters() -> None:
     with torch.device("meta"):
-        model = build_model(TorchvisionModel(name="torchvision", arch="resnet50"), num_classes=1000)
+        model = build_model(TorchvisionModel(name="torchvision", arch="resnet50", **AS_IT_IS), num_classes=1000)
     assert sum(parameter.numel() for parameter in model.parameters()) == 25_557_032
 
 
 @pytest.mark.parametrize(("arch", "size"), [("googlenet", 64), ("inception_v3", 96), ("mobilenet_v3_small", 64)])
 def test_a_model_returns_logits_in_training_too(arch: str, size: int) -> None:
-    model = build_model(TorchvisionModel(name="torchvision", arch=arch), num_classes=7)
+    model = build_model(TorchvisionModel(name="torchvision", arch=arch, **AS_IT_IS), num_classes=7)
     assert model.training
     logits = model(torch.randn(2, 3, size, size))
     assert isinstance(logits, Tensor)
