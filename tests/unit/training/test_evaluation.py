@@ -36,7 +36,7 @@ def batches(sizes: tuple[int, ...] = SIZES) -> Iterator[Batch]:
         yield Batch(pixels, torch.randint(0, 10, (size,), generator=generator), plan)
 
 
-def evaluate(model: nn.Module, sizes: tuple[int, ...] = SIZES, num_images: int = sum(SIZES)) -> EvalResult:
+def evaluate(model: nn.Module, sizes: tuple[int, ...] = SIZES, num_images: int = sum(SIZES), *, flip: bool = False) -> EvalResult:
     return count(
         model,
         batches(sizes),
@@ -45,7 +45,7 @@ def evaluate(model: nn.Module, sizes: tuple[int, ...] = SIZES, num_images: int =
         num_images=num_images,
         protocol={"split": "val"},
         device=CPU,
-        flip=False,
+        flip=flip,
     )
 
 
@@ -96,3 +96,51 @@ def test_no_gradient_is_kept() -> None:
     evaluate(model)
     assert all(parameter.grad is None for parameter in model.parameters())
     assert torch.is_grad_enabled()
+
+
+def test_flip_is_ffcvs_sum_of_two_views() -> None:
+    """ffcv-imagenet's validation loop: out = model(images); out += model(flipped images). The loss is that of the mean."""
+    model = Wide().eval()
+    found, plain = evaluate(model, flip=True), evaluate(model)
+    everything = list(batches())
+    pixels, labels = torch.cat([batch.images for batch in everything]) / 255, torch.cat([batch.labels for batch in everything])
+    with torch.no_grad():
+        summed = model(pixels)
+        summed += model(torch.flip(pixels, dims=[3]))
+    assert found.acc1 == pytest.approx(100 * float((summed.argmax(1) == labels).double().mean()))
+    top5 = (summed.topk(5).indices == labels[:, None]).any(dim=1)
+    assert found.acc5 == pytest.approx(100 * float(top5.double().mean()))
+    assert found.loss == pytest.approx(float(functional.cross_entropy(summed.double() / 2, labels)), rel=1e-6)
+    assert found.loss != pytest.approx(plain.loss, rel=1e-3)
+
+
+def test_flip_changes_nothing_for_what_looks_the_same_in_a_mirror() -> None:
+    symmetrical = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 10)).eval()
+    assert evaluate(symmetrical, flip=True)[1:] == evaluate(symmetrical)[1:]
+    assert evaluate(symmetrical, flip=True).loss == pytest.approx(evaluate(symmetrical).loss, rel=1e-6)
+
+
+def test_flip_under_autocast_adds_in_more_than_half_precision() -> None:
+    """Both views are computed in bf16; their mean is not rounded to it."""
+    model, seen = Wide().eval(), list[torch.dtype]()
+    model.register_forward_hook(lambda _, args, output: seen.append(output.dtype))
+    found = count(
+        model,
+        batches(),
+        normalise=lambda images: (images / 255).bfloat16(),
+        precision=choose_precision("bf16", CPU),
+        num_images=sum(SIZES),
+        protocol={},
+        device=CPU,
+        flip=True,
+    )
+    assert seen == [torch.bfloat16] * (2 * len(SIZES))
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        losses = [
+            functional.cross_entropy(
+                (model(images).double() + model(images.flip(3)).double()) / 2, batch.labels, reduction="sum"
+            ).double()
+            for batch in batches()
+            for images in [(batch.images / 255).bfloat16()]
+        ]
+    assert found.loss == pytest.approx(float(sum(losses)) / sum(SIZES), rel=1e-9)

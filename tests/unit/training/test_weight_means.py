@@ -83,7 +83,7 @@ def equal(ours: dict[str, Tensor], theirs: nn.Module) -> bool:
 
 def close(ours: dict[str, Tensor], theirs: nn.Module, bound: float) -> bool:
     other = dict(theirs.named_parameters())
-    return all(float((tensor - other[name]).abs().max()) <= bound for name, tensor in ours.items())
+    return all(float((tensor - other[name].detach()).abs().max()) <= bound for name, tensor in ours.items())
 
 
 SCHEDULES = [(1, 0), (3, 0), (1, 7), (4, 10), (32, 0), (7, 21)]
