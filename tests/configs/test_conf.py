@@ -10,11 +10,13 @@ import yaml
 
 from src.config import Config, load
 from src.config.compose import compose_tree
+from src.config.lr_finder import FinderConfig, load_finder
 from src.config.overrides import CONF_DIR, groups
 from src.config.problems import known_keys
 from src.config.writer import WriterConfig, load_writer
 
-FILES = sorted({*CONF_DIR.glob("**/*.yaml")} - {CONF_DIR / "ffcv_writer.yaml"})
+OF_OTHER_DOORS = {CONF_DIR / "ffcv_writer.yaml", CONF_DIR / "lr_finder.yaml"}
+FILES = sorted({*CONF_DIR.glob("**/*.yaml")} - OF_OTHER_DOORS)
 CHOICES = [(group, choice) for group, choices in groups().items() for choice in choices]
 WHOLE_TREE = sorted(groups().keys() - Config.model_fields.keys())  # experiment and debug speak of every group
 NEEDED = {("model", "custom"): ["model.factory=my_module:build"]}
@@ -90,3 +92,10 @@ def test_every_key_of_the_writer_has_its_default_in_its_file() -> None:
     assert lines.startswith("# python -m src.ffcv_writer ")
     assert set(yaml.safe_load(lines)) == set(WriterConfig.model_fields)
     assert load_writer([]).writer.target == "data/ffcv"
+
+
+def test_every_key_of_the_finder_has_its_default_in_its_file() -> None:
+    lines = (CONF_DIR / "lr_finder.yaml").read_text()
+    assert lines.startswith("# python -m src.lr_finder ")
+    assert set(yaml.safe_load(lines)) == set(FinderConfig.model_fields)
+    assert load_finder([]).ranges == ((1e-7, 10.0, 100),)
