@@ -207,15 +207,19 @@ def cost_rows(
         "  weights and states": f"{fixed / 2**30:.2f} GiB with gradients and optimizer",
         "  activations": f"{saved / 2**20:.1f} MiB an image",
         "checkpoint": f"{checkpoint_bytes(config, num_classes) / 2**20:.0f} MiB",
-        "one rank trains": f"{rate / passes:,.0f} images/s at {image_size} px without loading "
+        "one rank trains": f"{_rounded(rate / passes)} images/s at {image_size} px without loading "
         f"(measured: {probe.timed_steps} steps of {probe.num_images})",
-        "loader must deliver": f"{total_rate / passes:,.0f} images/s over all ranks, not to hold training up",
-        "training takes": f"about {seconds / 3600:.2f} h at that rate, evaluation apart",
+        "loader must deliver": f"{_rounded(total_rate / passes)} images/s over all ranks, not to hold training up",
+        "training takes": f"about {seconds / 3600:,.2f} h at that rate, evaluation apart",
     }
     for number, hours in enumerate(config.target_hours):
         needed = arithmetic.total_steps * arithmetic.batch_size / (hours * 3600)
         rows[f"target {number + 1}"] = f"training in {hours:g} h takes {needed:,.0f} images/s over all ranks"
     return rows
+
+
+def _rounded(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 def draw(config: Config, arithmetic: Arithmetic, course: Course) -> Path:

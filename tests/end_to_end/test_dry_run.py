@@ -1,33 +1,50 @@
-"""`dry_run=true` shows the plan of a run, and trains and writes nothing."""
+"""`dry_run=true` shows the plan of a run, draws its schedule, and trains and writes nothing else."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+import pytest
+import torch
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
-def test_the_plan_of_resnet50(tmp_path: Path, run_door: Callable[..., Any]) -> None:
+from src.config import load
+from src.models.build import build_model
+
+IMAGENET = ("data=synthetic", "data.num_train=1281167", "data.num_val=50000", "data.num_classes=1000")
+Plan = Callable[[str], str]
+
+
+@pytest.fixture
+def plan_of(run_door: Callable[..., Any], tmp_path: Path) -> Callable[..., Plan]:
+    """Run the dry run and return what shows a row by its name, its whole line."""
+
+    def plan(*overrides: str) -> Plan:
+        caches = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "MPLCONFIGDIR": matplotlib.get_configdir()}
+        done = run_door("dry_run=true", f"runs_dir={tmp_path / 'runs'}", *overrides, env={"COLUMNS": "250", **caches})
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == ""
+        assert "dry run: nothing was trained" in done.stderr
+        lines = done.stderr.splitlines()
+        return lambda name: next(line for line in lines if line.lstrip("│ ").startswith(name))
+
+    return plan
+
+
+def test_the_plan_of_resnet50(tmp_path: Path, plan_of: Callable[..., Plan]) -> None:
     data = ["data=synthetic", "data.num_classes=1000", "data.num_train=5000", "data.stored_size=64", "data.image_size=32"]
-    run = [
-        "model=resnet50",
-        "epochs=10",
-        "batch_size=500",
-        "max_local_batch_size=4",
-        f"runs_dir={tmp_path / 'runs'}",
-        "run_name=planned",
-    ]
-    done = run_door("dry_run=true", *data, *run, env={"COLUMNS": "200", "XDG_CACHE_HOME": str(tmp_path / "cache")})
-    assert done.returncode == 0, done.stderr
-    lines = done.stderr.splitlines()
-
-    def shown(name: str) -> str:
-        return next(line for line in lines if line.lstrip("│ ").startswith(name))
-
+    run = ["model=resnet50", "epochs=10", "batch_size=500", "max_local_batch_size=4", "run_name=planned"]
+    shown = plan_of(*data, *run)
     assert "planned" in shown("run ")
     assert "25,557,032" in shown("parameters")
     assert "500 images = 1 rank x 4 a micro-batch x 125 accumulated" in shown("batch")
     assert "100 = 10 epochs x 10" in shown("steps")
     assert "5,000 train, 1,000 val, 1,000 classes" in shown("images")
-    assert "0.1 first" not in shown("learning rate")
+    assert "0.001 first, 0.1 at step 50 (the peak), 0.1 at step 50 (the middle)" in shown("learning rate")
+    assert "the trained weights" in shown("evaluated at")
     assert "GFLOP an image forward" in shown("arithmetic")
     assert "98 MiB" not in shown("checkpoint"), "the optimizer's momentum is in a checkpoint, too"
     assert "195 MiB" in shown("checkpoint")
@@ -37,6 +54,64 @@ def test_the_plan_of_resnet50(tmp_path: Path, run_door: Callable[..., Any]) -> N
     assert "2048 x 1 x 1" in shown("layer4 ")
     assert "BatchNorm2d" in shown("bn1")
     assert "2,049,000" in shown("fc")
-    assert "dry run: nothing was trained or written" in done.stderr
-    assert done.stdout == ""
+    picture = tmp_path / "runs" / "planned.schedule.png"
+    assert str(picture) in shown("drawn in")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [picture]
+    with Image.open(picture) as opened:
+        assert opened.size == (1080, 576)
+
+
+def test_the_arithmetic_of_a40_adam(plan_of: Callable[..., Plan]) -> None:
+    """Published: 112,590 steps of 1,024 images; 7.48 hours in one layout, 5.28 in the other."""
+    shown = plan_of("experiment=a40_adam", *IMAGENET)
+    assert "1,281,167 train, 50,000 val, 1,000 classes" in shown("images")
+    assert "112,590 = 90 epochs x 1,251" in shown("steps")
+    rates = "1e-05 first, 0.001 at step 6,255 (the peak), 0.00055067 at step 56,295 (the middle), 1e-05 last"
+    assert rates in shown("learning rate")
+    assert "training in 7.48 h takes 4,281 images/s over all ranks" in shown("target 1")
+    assert "training in 5.28 h takes 6,065 images/s over all ranks" in shown("target 2")
+    memory = re.search(r"about ([\d.]+) GiB", shown("memory a rank"))
+    assert memory is not None
+    assert 10 < float(memory[1]) < 40, "256 images of 176 px through ResNet-50 with Adam"
+
+
+def forward_flops(image_size: int) -> int:
+    model = build_model(load(["data=synthetic", "model=small_resnet"]).model, num_classes=10).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, image_size, image_size))
+    return counter.get_total_flops()
+
+
+def test_everything_at_once_is_told_and_counted(plan_of: Callable[..., Plan], tmp_path: Path) -> None:
+    """Growing images, SAM at every second step, an average, a rate scaled to the batch: each epoch counts as what it is."""
+    shown = plan_of(
+        *("data=synthetic", "model=small_resnet", "epochs=6", "batch_size=100", "data.num_train=1050", "run_name=all"),
+        *("data.image_size=32", "data.ramp_from_size=16", "data.ramp_from_epoch=1", "data.ramp_to_epoch=3", "data.ramp_multiple=8"),
+        *("optim.sam_rho=0.05", "optim.sam_every_steps=2", "optim.peak_lr=0.1", "optim.lr_scaling=sqrt"),
+        *("optim.reference_batch_size=25", "average=ema_swa", "average.decay=null", "average.half_life_steps=50"),
+        *("average.every_steps=4", "average.swa_start_epoch=4", "average.swa_lr=0.02", "average.swa_anneal_epochs=1"),
+        *("average.recalibrate_images=500", "schedule.warmup_epochs=1"),
+    )
+    assert "60 = 6 epochs x 10" in shown("steps")
+    assert "sqrt: 0.1 for 25 images is 0.2 for 100" in shown("lr_scaling")
+    assert "0.002 first, 0.2 at step 10 (the peak)" in shown("learning rate")
+    assert "0.02 last" in shown("learning rate")
+    assert "16 px to epoch 1, 24 px to epoch 2, 32 px from epoch 3" in shown("image sizes")
+    assert (
+        "their moving average (half-life 50 steps, every 4 steps), from epoch 4 on their mean (once every epoch, lr to 0.02 in "
+        "1 epochs); BatchNorm from 500 training images; the trained weights as well"
+    ) in shown("evaluated at")
+    assert "1.5 passes a step, with SAM every 2 steps" in shown("in all")
+    flops = 3 * 1.5 * 1000 * (2 * forward_flops(16) + forward_flops(24) + 3 * forward_flops(32))
+    assert f"{flops / 1e18:.3g} EFLOP" in shown("in all")
+    with Image.open(tmp_path / "runs" / "all.schedule.png") as opened:
+        assert opened.size == (1080, 768), "a second panel for the sizes"
+
+
+def test_a_size_that_the_model_does_not_take_is_named(run_door: Callable[..., Any], tmp_path: Path) -> None:
+    sizes = ["data.image_size=224", "data.eval_image_size=192", "data.resize_size=224"]
+    done = run_door("dry_run=true", "data=synthetic", "model=vit_b_32", *sizes, f"runs_dir={tmp_path}", "batch_size=2")
+    assert done.returncode == 2, done.stderr
+    assert "data.eval_image_size = 192: the model does not take images of 192 px" in done.stderr
+    assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
