@@ -1,11 +1,9 @@
 """From uint8 pixels to what the model eats: one normalisation on the device serves every engine."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-
-from src.batch import Batch
 
 
 class Normalise:
@@ -16,6 +14,9 @@ class Normalise:
         std: per channel.
         dtype: of the result. The arithmetic is at least float32; a 16-bit result is rounded once, at the end.
         memory_format: of the result.
+
+    Attributes:
+        mean_colour: the mean in grey levels, 0 to 255: the pixel that becomes nearly 0.
     """
 
     def __init__(
@@ -31,20 +32,11 @@ class Normalise:
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(mean, dtype=self._arithmetic, device=device).mul_(255).view(shape)
         self._scale = torch.tensor(std, dtype=self._arithmetic, device=device).mul_(255).reciprocal_().view(shape)
+        red, green, blue = (min(255, round(255 * value)) for value in mean)
+        self.mean_colour = red, green, blue
         self._dtype, self._memory_format = dtype, memory_format
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalise uint8 (N, 3, H, W) to `dtype` (N, 3, H, W)."""
         pixels = images.to(self._arithmetic, memory_format=self._memory_format)
         return pixels.sub_(self._mean).mul_(self._scale).to(self._dtype)
-
-
-class TrainingAugmentation:
-    """What the loop calls on every micro-batch: images for the model, and the targets that the loss sees."""
-
-    def __init__(self, normalise: Callable[[Tensor], Tensor]) -> None:
-        self._normalise = normalise
-
-    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return images (N, 3, H, W), normalised, and targets: int64 (N,)."""
-        return self._normalise(batch.images), batch.labels

@@ -1,8 +1,8 @@
 """What can be done to pixels, each image with a parameter of its own. Pure functions of uint8 images.
 
-Every result is that of torchvision's functional operation on the image alone, bit for bit on the CPU: the same arithmetic in the same
-order, with a tensor of parameters where torchvision has one number, so that a group of images is a few launches. Nothing depends on
-the other images: sums are of integers, and no matrix is multiplied whose rounding could depend on the size of the group.
+Every result is that of torchvision's functional operation on the image alone, bit for bit on the CPU: the same arithmetic in the
+same order, with a tensor of parameters where torchvision has one number, so that a group of images is a few launches. Nothing
+depends on the other images: sums are of integers, and no matrix is multiplied whose rounding could depend on the group's size.
 
 Two of torchvision's results would depend on it. The mean grey of contrast is a float32 sum, inexact above 2**24 (288 px); here it
 is an integer sum, which is the same below. The blur of sharpness is a convolution, on a GPU in TF32; here it is an integer sum.
@@ -90,7 +90,7 @@ def apply(operation: Operation, images: Tensor, numbers: Tensor, values: NDArray
         case Operation.BRIGHTNESS:
             return _pixels(images.float().mul_(first))
         case Operation.COLOR:
-            return _blend(images, functional.rgb_to_grayscale(images).float(), numbers)
+            return _blend(images, _grey(images).float(), numbers)
         case Operation.CONTRAST:
             return _blend(images, _mean_grey(images), numbers)
         case Operation.SHARPNESS:
@@ -100,7 +100,7 @@ def apply(operation: Operation, images: Tensor, numbers: Tensor, values: NDArray
         case Operation.SOLARIZE:
             return (images >= first).view(torch.uint8).neg_().bitwise_xor_(images)  # 255 - x is x ^ 255, and -1 is 255
         case Operation.AUTO_CONTRAST:
-            return torch.as_tensor(functional.autocontrast(images))
+            return _auto_contrast(images)
         case Operation.EQUALIZE:
             return torch.as_tensor(functional.equalize(images))
         case Operation.INVERT:
@@ -125,8 +125,13 @@ def _blend(images: Tensor, other: Tensor, numbers: Tensor) -> Tensor:
 
 
 def _mean_grey(images: Tensor) -> Tensor:
-    grey = functional.rgb_to_grayscale(images).flatten(1)
+    grey = _grey(images).flatten(1)
     return grey.sum(1, dtype=torch.int64).to(torch.float32).div_(grey.shape[1]).view(-1, 1, 1, 1)
+
+
+def _grey(images: Tensor) -> Tensor:
+    grey: Tensor = functional.rgb_to_grayscale(images)
+    return grey
 
 
 def _sharpness(images: Tensor, rest: Tensor) -> Tensor:
@@ -143,6 +148,15 @@ def _sharpness(images: Tensor, rest: Tensor) -> Tensor:
     view = result[..., 1:-1, 1:-1]
     view.addcmul_(blurred.sub_(view), rest)
     return _pixels(result)
+
+
+def _auto_contrast(images: Tensor) -> Tensor:
+    """Stretch each channel to the whole range; a flat one stays."""
+    pixels = images.to(torch.float32)
+    low, high = (extreme(dim=(-2, -1), keepdim=True) for extreme in (pixels.amin, pixels.amax))
+    flat = high == low  # torchvision's own assigns by this mask, for which a GPU waits
+    scale = high.sub_(low).mul_(1 / _MAX).masked_fill_(flat, 1.0)
+    return _pixels(pixels.sub_(low.masked_fill_(flat, 0.0)).div_(scale))
 
 
 def _shift(images: Tensor, pixels: list[int], dim: int) -> Tensor:
@@ -196,8 +210,8 @@ def _affine(operation: Operation, value: float, height: int, width: int) -> tupl
         case _:
             angle = radians(-(value % 360))
             matrix = [cos(angle), sin(angle), 0.0, -sin(angle), cos(angle), 0.0]
-    scaled = np.float32(matrix).reshape(2, 3) / np.float32([[across], [down]])
-    return tuple(scaled.T.ravel().tolist())
+    halves = np.float32(across), np.float32(down)
+    return tuple(float(np.float32(matrix[3 * row + column]) / halves[row]) for column in range(3) for row in range(2))
 
 
 def _hue(images: Tensor, turn: Tensor) -> Tensor:

@@ -1,12 +1,9 @@
 """Normalisation: the formula to float32's rounding, 16-bit results rounded once, the layout kept, the input untouched."""
 
-import numpy as np
 import pytest
 import torch
 
-from src.augment.normalise import Normalise, TrainingAugmentation
-from src.batch import Batch
-from src.data.plan import whole_images
+from src.augment.normalise import Normalise
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -77,12 +74,3 @@ def test_channels_are_not_mixed_up():
     images[0, 1] = 255
     found = normalise(mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.125))(images)[0, :, 0, 0]
     assert found.tolist() == pytest.approx([-0.2, 3.2, -2.4], rel=1e-6)
-
-
-def test_training_gets_normalised_images_and_their_labels():
-    images, labels = every_value(), torch.tensor([3, 1])
-    plan = whole_images(np.arange(2), np.full((2, 2), 16, np.int32))
-    made, targets = TrainingAugmentation(normalise())(Batch(images, labels, plan))
-    assert torch.equal(made, normalise()(images))
-    assert targets.dtype == torch.int64
-    assert targets.tolist() == [3, 1]
