@@ -1,0 +1,155 @@
+"""Find a learning rate: the loss while the rate grows step by step, in one range or several.
+
+    python -m src.lr_finder experiment=demo
+    python -m src.lr_finder data.path=/datasets/imagenet optim=adam start_lr=1e-6,1e-4 end_lr=1,0.1 num_iter=200
+    torchrun --nproc_per_node=4 -m src.lr_finder data=ffcv precision=bf16
+
+It writes <runs_dir>/lr_finder/<run_name>/: lr.csv, range-1.png, range-2.png, ..., and ranges.png with all. Nothing is trained.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from src.config import ConfigError, Problem
+from src.config.cli import exit_with, parse
+from src.config.lr_finder import STAGE, FinderOrder, load_finder
+from src.config.overrides import CONF_DIR
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from src.lr_search import Found
+    from src.session import Place
+    from src.training.lr_curve import Point
+
+MODULE = "src.lr_finder"
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parse, validate, and search. Returns the exit code."""
+    line = parse(arguments, door=MODULE, about=about())
+    if line.multirun:
+        fix = "does not exist here. Several ranges are lists: start_lr=1e-7,1e-5 end_lr=10,1."
+        exit_with(ConfigError(STAGE, [Problem("--multirun", None, fix)]))
+    try:
+        order = load_finder(line.overrides, config_dir=line.config_dir)
+    except ConfigError as error:
+        exit_with(error)
+    relaunch_on_all_gpus(arguments)
+    return run(order)
+
+
+def about() -> str:
+    """Return what --help says first."""
+    keys = (CONF_DIR / "lr_finder.yaml").read_text()
+    return f"Find a learning rate for a training. Its own keys, besides all of src.train's:\n\n{keys}"
+
+
+def relaunch_on_all_gpus(arguments: Sequence[str]) -> None:
+    """Replace this process by torchrun on every GPU, as a training would, if there are several and nobody chose."""
+    import torch
+
+    from src.distributed import torchrun_command
+
+    command = torchrun_command(MODULE, arguments, gpus=torch.cuda.device_count(), python=sys.executable)
+    if command is not None:
+        print(f"{torch.cuda.device_count()} GPUs: starting {' '.join(command)}", file=sys.stderr, flush=True)
+        os.execv(command[0], command)
+
+
+def run(order: FinderOrder) -> int:
+    """Search in this process, which is one rank."""
+    from loguru import logger
+
+    from src.batch import DataError
+    from src.lr_search import find
+    from src.preflight import preflight
+    from src.session import joined, leave_stuck_threads, open_sources
+    from src.tracking.console import say_result
+
+    config = order.config
+    with joined(config) as place:
+        try:
+            sources = preflight(config, place, open_sources)
+            logger.info("searching: optim.peak_lr, the schedule and epochs are not used; all else is as in training")
+            with telling(order, place) as told:
+                found = find(order, place, *sources, told=told)
+        except ConfigError as error:
+            if place.world.leads:
+                print(error, file=sys.stderr, flush=True)
+            return 2
+        except DataError as error:
+            logger.error(f"{error}")
+            leave_stuck_threads(error)
+            return 1
+        except KeyboardInterrupt:
+            return EXIT_INTERRUPTED
+        if place.world.leads:
+            place.console.print(table(found))
+            for number, suggestion in enumerate(found.suggestions, start=1):
+                if suggestion.reason:
+                    logger.warning(f"range {number}: {suggestion.reason}")
+            logger.info(f"plots and lr.csv are in {found.folder}")
+            say_result(as_json(found))
+        return 0
+
+
+@contextmanager
+def telling(order: FinderOrder, place: "Place") -> Iterator[Callable[[int, int, "Point"], None]]:
+    """Show how far the search is: a bar on a terminal, every tenth of a range as a line in a log."""
+    from loguru import logger
+
+    from src.tracking.console import counting
+
+    if not place.world.leads:
+        yield lambda number, done, point: None
+        return
+    steps = [within.num_iter for within in order.ranges]
+    with counting(place.console, "trying rates") as bar:
+
+        def told(number: int, done: int, point: "Point") -> None:
+            bar(sum(steps[:number]) + done, sum(steps))
+            if not place.console.is_terminal and (done * 10) // steps[number] > ((done - 1) * 10) // steps[number]:
+                what = f"range {number + 1} of {len(steps)}, step {done:,} of {steps[number]:,}"
+                logger.info(f"{what}: lr {point.lr:.3g}  loss {point.loss:.4f}  average {point.average:.4f}")
+
+        yield told
+
+
+def table(found: "Found") -> "Table":
+    """Lay the suggestions out."""
+    from rich.table import Table
+
+    shown = Table(title="suggested learning rates", title_justify="left")
+    for name in ("range", "steps", "ended", "steepest descent", "a tenth of the minimum's"):
+        shown.add_column(name, justify="left" if name in ("range", "ended") else "right")
+    for curve, suggestion in zip(found.curves, found.suggestions, strict=True):
+        rates = (f"{rate:.3g}" if rate is not None else "-" for rate in (suggestion.steepest, suggestion.tenth_of_minimum))
+        within = curve.range
+        shown.add_row(f"{within.start_lr:g} to {within.end_lr:g}", f"{len(curve.points)} of {within.num_iter}", curve.ended, *rates)
+    return shown
+
+
+def as_json(found: "Found") -> str:
+    """Return stdout's last line."""
+    ranges = [
+        {
+            **curve.range._asdict(),
+            "steps": len(curve.points),
+            "ended": curve.ended,
+            "steepest": suggestion.steepest,
+            "tenth_of_minimum": suggestion.tenth_of_minimum,
+            "reason": suggestion.reason or None,
+        }
+        for curve, suggestion in zip(found.curves, found.suggestions, strict=True)
+    ]
+    return json.dumps({"status": "finished", "folder": str(found.folder), "suggestions": ranges})
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
