@@ -35,7 +35,7 @@ VARIANTS = {
     "rmsprop": ["optim=rmsprop"],
     "ema in fp16": ["average=ema", "average.recalibrate_images=64", "precision=fp16"],
     "swa": ["average=swa", "average.recalibrate_images=64", "average.swa_start_epoch=0", "average.swa_every_steps=2"],
-    "everything": [*EVERYTHING, "data.num_train=660", "average.swa_start_epoch=0", "average.swa_every_steps=2"],
+    "everything": [*EVERYTHING, "average.swa_start_epoch=0", "average.swa_every_steps=2"],
     "other operations": ["augment.operations=trivial_augment_wide", "augment.mixup_alpha=0.2", "augment.erase_probability=0.5"],
     "timm's operations": ["augment.operations=rand_augment_timm", "augment.magnitude=7", "augment.magnitude_std=0.5"],
 }
@@ -43,27 +43,34 @@ each_variant = pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIA
 
 
 class Waits(TorchDispatchMode):
-    """Counts what would wait for a device in this thread: torch's own operations, and the tensor's methods."""
+    """Counts what would wait for a device in this thread: torch's own operations, and the tensor's methods.
 
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+    timm's LAMB counts its steps in a tensor that lies on the host wherever the weights are: to read that waits for nothing.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch, run: Run) -> None:
         super().__init__()
         self.seen: list[str] = []
+        self._groups = run.optimizer.param_groups
         self._thread = threading.get_ident()
         for name in WAITING_METHODS:
             patch.setattr(Tensor, name, self._counted(name, getattr(Tensor, name)))
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+        if function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default) and not self._on_host(args[0]):
             self.seen.append(str(function))
         return function(*args, **(kwargs or {}))
 
     def _counted(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            if threading.get_ident() == self._thread:
+            if threading.get_ident() == self._thread and not self._on_host(args[0]):
                 self.seen.append(name)
             return real(*args, **kwargs)
 
         return call
+
+    def _on_host(self, tensor: Tensor) -> bool:
+        return any(tensor is group.get("step") for group in self._groups)
 
 
 def train(run: Run, batches: Iterator[Any]) -> None:
@@ -82,7 +89,7 @@ def test_nothing_waits_for_the_device_between_logs(
     for _ in run.epoch_batches():  # what the engine does on the CPU is no wait for the device
         pass
     batches, waits = iter(run.recorder.seen), {}
-    with monkeypatch.context() as patch, Waits(patch) as counter:
+    with monkeypatch.context() as patch, Waits(patch, run) as counter:
         for step in range(1, STEPS + 1):
             train(run, batches)
             waits[step], counter.seen = counter.seen, []
