@@ -5,7 +5,7 @@ same order, with a tensor of parameters where torchvision has one number, so tha
 depends on the other images: sums are of integers, and no matrix is multiplied whose rounding could depend on the group's size.
 
 Two of torchvision's results would depend on it. The mean grey of contrast is a float32 sum, inexact above 2**24 (288 px); here it
-is an integer sum, which is the same below. The blur of sharpness is a convolution, on a GPU in TF32; here it is an integer sum.
+is an integer sum, divided in float64, which is the same below. The blur of sharpness is a convolution, on a GPU in TF32; here it is an integer sum.
 """
 
 from enum import IntEnum
@@ -126,7 +126,7 @@ def _blend(images: Tensor, other: Tensor, numbers: Tensor) -> Tensor:
 
 def _mean_grey(images: Tensor) -> Tensor:
     grey = _grey(images).flatten(1)
-    return grey.sum(1, dtype=torch.int64).to(torch.float32).div_(grey.shape[1]).view(-1, 1, 1, 1)
+    return (grey.sum(1, dtype=torch.int64).to(torch.float64) / grey.shape[1]).to(torch.float32).view(-1, 1, 1, 1)
 
 
 def _grey(images: Tensor) -> Tensor:
