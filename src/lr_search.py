@@ -3,7 +3,7 @@
 In a notebook, with a run as src/train_run.py builds it:
 
     curves = search(run, [LrRange(1e-7, 10.0, 100)], smoothing=0.05, diverge=4.0)
-    print(suggest(curves[0], skip_first=10, skip_last=5))
+    print(suggest(curves[0], skip_first=10, skip_last=5, window_decades=1.0))
 """
 
 import csv
@@ -24,7 +24,7 @@ from src.files import write_atomically
 from src.session import Place
 from src.tracking.lr_plot import Line, draw_lines
 from src.training.loop import train_step
-from src.training.lr_curve import Curve, Ended, MovingAverage, Point, Suggestion, lr_of, smooth, suggest
+from src.training.lr_curve import Curve, Ended, MovingAverage, Point, Suggestion, lr_of, suggest
 from src.training.run import Run
 from src.training.stopping import StopRequests
 from src.training.untouched import untouched
@@ -69,7 +69,10 @@ def find(order: FinderOrder, place: Place, train: Source, val: Source, *, told: 
         run.close()
     finally:
         engines.close()
-    suggestions = [suggest(curve, skip_first=finder.skip_first, skip_last=finder.skip_last) for curve in curves]
+    suggestions = [
+        suggest(curve, skip_first=finder.skip_first, skip_last=finder.skip_last, window_decades=finder.window_decades)
+        for curve in curves
+    ]
     found = Found(folder, tuple(curves), tuple(suggestions))
     distributed.from_rank_0(lambda: _write(found))
     return found
@@ -116,7 +119,7 @@ def _search_range(run: Run, within: LrRange, number: int, *, smoothing: float, d
             if points[-1].average > diverge * best:
                 ended = "diverged"
                 break
-    return Curve(within, tuple(points), smooth([point.loss for point in points], smoothing), ended)
+    return Curve(within, tuple(points), ended)
 
 
 def _endless(run: Run) -> Generator[Batch, None, None]:
@@ -146,8 +149,8 @@ def _write(found: Found) -> None:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["range", "lr", "loss", "average", "smoothed"])
-    for number, curve in enumerate(found.curves, start=1):
-        table.writerows([number, *point, smoothed] for point, smoothed in zip(curve.points, curve.smoothed, strict=True))
+    for number, (curve, suggestion) in enumerate(zip(found.curves, found.suggestions, strict=True), start=1):
+        table.writerows([number, *point, height] for point, height in zip(curve.points, suggestion.smoothed, strict=True))
     write_atomically(found.folder / "lr.csv", text.getvalue().encode())
     lines = [_line(curve, suggestion) for curve, suggestion in zip(found.curves, found.suggestions, strict=True)]
     for number, line in enumerate(lines, start=1):
@@ -162,4 +165,11 @@ def _line(curve: Curve, suggestion: Suggestion) -> Line:
         name += f", {curve.ended}"
     marks = {"steepest descent": suggestion.steepest, "a tenth of the minimum's": suggestion.tenth_of_minimum}
     given = {label: rate for label, rate in marks.items() if rate is not None}
-    return Line(name, [point.lr for point in points], [point.loss for point in points], curve.smoothed, given)
+    return Line(
+        name,
+        rates=[point.lr for point in points],
+        losses=[point.loss for point in points],
+        averages=[point.average for point in points],
+        smoothed=suggestion.smoothed,
+        marks=given,
+    )

@@ -35,6 +35,7 @@ class FinderConfig(Strict):
     num_iter: Annotated[tuple[Count, ...], BeforeValidator(_listed)]
     smoothing: PositiveFraction
     diverge: Annotated[Positive, Field(gt=1)]
+    window_decades: Positive
     skip_first: CountOrZero
     skip_last: CountOrZero
 

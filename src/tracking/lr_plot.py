@@ -22,13 +22,15 @@ class Line(NamedTuple):
         name: for the legend.
         rates: of each step, rising.
         losses: of each step.
-        smoothed: of each step.
+        averages: of the losses up to each step.
+        smoothed: the losses' course, without lag.
         marks: what is suggested: label to rate.
     """
 
     name: str
     rates: Sequence[float]
     losses: Sequence[float]
+    averages: Sequence[float]
     smoothed: Sequence[float]
     marks: Mapping[str, float]
 
@@ -66,6 +68,10 @@ def draw_lines(path: Path, lines: Sequence[Line], *, title: str) -> None:
 
 def _draw(axes: "Axes", line: Line, colour: str, *, several: bool) -> None:
     axes.plot(line.rates, line.losses, color=colour, alpha=0.3, linewidth=1, label=None if several else "loss of a step")
+    if not several:
+        axes.plot(
+            line.rates, line.averages, color="0.5", linestyle="--", linewidth=1, label="moving average (lags; stops the search)"
+        )
     axes.plot(line.rates, line.smoothed, color=colour, linewidth=2.2, label=line.name if several else "smoothed")
     for (label, rate), (style, marker) in zip(line.marks.items(), _STYLES, strict=False):
         height = float(np.interp(np.log(rate), np.log(line.rates), line.smoothed))

@@ -3,7 +3,6 @@
 Pure: no model and no device.
 """
 
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 from src.config.lr_finder import LrRange
 
 Ended = Literal["at end_lr", "diverged", "not finite"]
-_WINDOW_DECADES = 1.0  # a slope is that of the line through the losses of a tenfold growth of the rate
 _LEAST_POINTS = 5
 
 
@@ -36,13 +34,11 @@ class Curve(NamedTuple):
     Attributes:
         range: what was asked for.
         points: the steps with a finite loss.
-        smoothed: the losses without lag, one for each point (see `smooth`).
         ended: why there are no more.
     """
 
     range: LrRange
     points: tuple[Point, ...]
-    smoothed: tuple[float, ...]
     ended: Ended
 
 
@@ -50,11 +46,13 @@ class Suggestion(NamedTuple):
     """What a curve suggests.
 
     Attributes:
-        steepest: the rate at which the loss falls fastest, per decade of the rate.
-        tenth_of_minimum: a tenth of the rate at which the smoothed loss is least.
-        reason: why there is none, in words; empty where there are both.
+        smoothed: the losses' course, one value for each point.
+        steepest: the rate at which that course falls fastest, per decade of the rate.
+        tenth_of_minimum: a tenth of the rate at which it is lowest.
+        reason: why no rate is suggested, in words; empty where both are.
     """
 
+    smoothed: tuple[float, ...]
     steepest: float | None
     tenth_of_minimum: float | None
     reason: str
@@ -79,61 +77,63 @@ class MovingAverage:
         return self._sum / self._weight
 
 
-def smooth(losses: Sequence[float], share: float) -> tuple[float, ...]:
-    """Return the moving average of the moving average, taken from the end to the beginning.
+def suggest(curve: Curve, *, skip_first: int, skip_last: int, window_decades: float) -> Suggestion:
+    """Smooth a curve, and read from it the rates to begin with.
 
-    A moving average alone lags behind by (1 - share) / share steps: with the usual 0.05 and 100 steps over eight decades that is a
-    decade and a half, by which a minimum would be seen too late. Taken both ways it does not lag. Each way takes twice the share
-    (at most 1), so that both together smooth about as much.
-    """
-    both = min(1.0, 2 * share)
-    forward, backward = MovingAverage(both), MovingAverage(both)
-    once = [forward.add(loss) for loss in losses]
-    return tuple(backward.add(loss) for loss in reversed(once))[::-1]
-
-
-def suggest(curve: Curve, *, skip_first: int, skip_last: int) -> Suggestion:
-    """Read the rates to begin with from a curve.
+    A moving average lags behind by (1 - share) / share steps: with the usual 0.05 and 100 steps over eight decades by a decade
+    and a half. So the course is made of straight lines instead, each fitted to the losses around its point; their slopes are the
+    gradient. A loss counts as no more than first + (first - least): how far it explodes says nothing about the rates below.
 
     Args:
         curve: from the search.
-        skip_first: points at the beginning that are not looked at.
+        skip_first: points at the beginning at which nothing is suggested.
         skip_last: and at the end.
+        window_decades: the width of what a line is fitted to.
     """
-    used = slice(skip_first, len(curve.points) - skip_last)
-    points, smoothed = curve.points[used], np.array(curve.smoothed[used])
-    if len(points) < _LEAST_POINTS:
-        many = f"{len(curve.points)} of {curve.range.num_iter} steps had a finite loss before it {_ENDED[curve.ended]}"
-        return Suggestion(None, None, f"no suggestion: {many}. Lower start_lr.")
-    rates = np.log10([point.lr for point in points])
-    lowest = int(smoothed.argmin())
-    beginning = [point.loss for point in curve.points[: max(skip_first, _LEAST_POINTS)]]
-    if float(np.median(beginning)) - smoothed[lowest] <= _noise([point.loss for point in points]):
-        return Suggestion(None, None, f"no suggestion: the loss never fell below the {np.median(beginning):.4g} it began with.")
-    slopes = _slopes(rates, np.array([point.loss for point in points]))
-    steepest = int(slopes[: lowest + 1].argmin())  # what falls after the minimum is noise, or a recovery
-    return Suggestion(points[steepest].lr, points[lowest].lr / 10, "")
+    losses = np.array([point.loss for point in curve.points])
+    if len(losses) - skip_first - skip_last < _LEAST_POINTS:
+        many = f"the loss {_ENDED[curve.ended]} after {len(losses)} of {curve.range.num_iter} steps"
+        return Suggestion(tuple(losses.tolist()), None, None, f"{many}: too few to suggest a rate. Lower start_lr.")
+    beginning = float(np.median(losses[: max(skip_first, _LEAST_POINTS)]))
+    rates = np.log10([point.lr for point in curve.points])
+    course, slopes = local_lines(rates, np.minimum(losses, 2 * beginning - losses.min()), window_decades)
+    smoothed = tuple(course.tolist())
+    used = slice(skip_first, len(losses) - skip_last)
+    if beginning - course[used].min() <= _deviation(losses):
+        return Suggestion(
+            smoothed, None, None, f"the loss never fell below the {beginning:.4g} that it began with: no rate is suggested."
+        )
+    lowest = skip_first + int(course[used].argmin())
+    steepest = skip_first + int(slopes[skip_first : lowest + 1].argmin())  # a fall after the minimum is a recovery
+    return Suggestion(smoothed, curve.points[steepest].lr, curve.points[lowest].lr / 10, "")
 
 
-_ENDED = {"at end_lr": "reached end_lr", "diverged": "diverged", "not finite": "was not finite any more"}
+_ENDED = {"at end_lr": "ended", "diverged": "diverged", "not finite": "was not finite any more"}
 
 
-def _slopes(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return at each point the slope of the least-squares line through the losses within half a window on both sides.
+def local_lines(
+    places: NDArray[np.float64], values: NDArray[np.float64], width: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Fit a line by least squares to what lies within half a width of each place, and return its height and slope there.
 
     Args:
-        rates: float64 (N,), decades.
-        losses: float64 (N,), as they were measured: the line is all the smoothing.
+        places: float64 (N,), rising, N >= 2.
+        values: float64 (N,).
+        width: the neighbours on both sides are taken in any case.
+
+    Returns:
+        float64 (N,) heights and (N,) slopes.
     """
-    slopes = np.empty(len(rates))
-    for place, rate in enumerate(rates):
-        near = np.abs(rates - rate) <= _WINDOW_DECADES / 2
-        near[max(0, place - 1) : place + 2] = True  # a range of few steps: at least the neighbours
-        centred = rates[near] - rates[near].mean()
-        slopes[place] = centred @ losses[near] / (centred @ centred)
-    return slopes
+    heights, slopes = np.empty(len(places)), np.empty(len(places))
+    for index, place in enumerate(places):
+        near = np.abs(places - place) <= width / 2
+        near[max(0, index - 1) : index + 2] = True
+        away, mean = places[near] - places[near].mean(), values[near].mean()
+        slopes[index] = away @ values[near] / (away @ away)
+        heights[index] = mean + slopes[index] * (place - places[near].mean())
+    return heights, slopes
 
 
-def _noise(losses: Sequence[float]) -> float:
+def _deviation(losses: NDArray[np.float64]) -> float:
     """Return a single loss's deviation about its course, from the median difference of neighbours, which a trend hardly moves."""
     return float(1.4826 * np.median(np.abs(np.diff(losses))) / np.sqrt(2))
