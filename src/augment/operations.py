@@ -4,8 +4,9 @@ Every result is that of torchvision's functional operation on the image alone, b
 same order, with a tensor of parameters where torchvision has one number, so that a group of images is a few launches. Nothing
 depends on the other images: sums are of integers, and no matrix is multiplied whose rounding could depend on the group's size.
 
-Two of torchvision's results would depend on it. The mean grey of contrast is a float32 sum, inexact above 2**24 (288 px); here it
-is an integer sum, divided in float64, which is the same below. The blur of sharpness is a convolution, on a GPU in TF32; here it is an integer sum.
+Two of torchvision's results would depend on more than the image. The mean grey of contrast is a float32 sum, inexact above 2**24
+(288 px); here it is an integer sum, divided in float64, which is the same below. The blur of sharpness is a convolution, on a
+GPU in TF32; here it is an integer sum.
 """
 
 from enum import IntEnum

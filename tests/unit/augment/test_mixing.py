@@ -1,4 +1,4 @@
-"""Mixup and cutmix: torchvision's pixels and targets for the same draws, exact weights, and draws that belong to (seed, step, slot)."""
+"""Mixup and cutmix: torchvision's pixels and targets for the same draws, exact weights, draws that belong to (seed, step, slot)."""
 
 import numpy as np
 import pytest

