@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import assert_never, cast
 
+import torch
 from torch import nn
 
 from src.config import ConfigError, Problem
@@ -17,13 +18,26 @@ _AUXILIARY = {"googlenet", "inception_v3"}  # their auxiliary heads return a tup
 def build_model(config: ModelConfig, *, num_classes: int) -> nn.Module:
     """Build the classifier with fresh weights from torch's global generator, and do to it what the configuration asks.
 
-    It works under `torch.device("meta")` too. Nothing that is done to a model changes the names in its state dict, so
-    `model.weights` fits with and without.
+    It works under `torch.device("meta")` too, and then draws nothing. What is done to a model never changes the names in its state
+    dict, so that `model.weights` fits with and without.
 
     Raises:
         ConfigError: if timm has no such model, if a custom factory cannot be imported, fails, or returns something else, and with
             every change that the model has no parts for.
     """
+    if torch.get_default_device().type != "meta":
+        return _build(config, num_classes)
+    try:
+        return _build(config, num_classes)
+    except Exception as error:
+        if isinstance(error, ConfigError) and not isinstance(config, CustomModel):
+            raise
+    # Some compute their shapes with tensors (torchvision's RegNet), for which meta has no numbers.
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        return _build(config, num_classes).to("meta")
+
+
+def _build(config: ModelConfig, num_classes: int) -> nn.Module:
     match config:
         case TorchvisionModel():
             import torchvision  # two seconds, most of them for detection operators: only who needs it waits

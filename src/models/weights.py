@@ -141,5 +141,5 @@ def _other_classes(head: set[str], own: Mapping[str, Tensor], given: Mapping[str
 def _problem(path: str, how: str, names: list[str]) -> list[Problem]:
     if not names:
         return []
-    some = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    some = ", ".join(names[:5]) + (" and more" if len(names) > 5 else "")
     return [Problem("model.weights", path, f"{how} ({len(names)}): {some}. Give weights of this very model.")]

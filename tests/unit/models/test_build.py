@@ -12,12 +12,9 @@ from torch import Tensor, nn
 from src.config import ConfigError
 from src.config.model import CustomModel, SmallResNet, TorchvisionModel
 from src.models.build import build_model
+from tests.unit.models.made import AS_IT_IS
 
 WriteModule = Callable[[str], str]
-AS_IT_IS: dict[str, Any] = dict.fromkeys(("zero_init_residual", "drop_path", "weights")) | {
-    "blur_pool": "none",
-    "gradient_checkpointing": False,
-}
 
 
 def small(depth: int, *, stem_stride: Any = 1) -> nn.Module:
@@ -79,6 +76,16 @@ def test_a_model_returns_logits_in_training_too(arch: str, size: int) -> None:
     assert logits.shape == (2, 7)
 
 
+@pytest.mark.parametrize("arch", ["regnet_y_400mf", "googlenet", "swin_t", "vit_b_32"])
+def test_a_model_is_built_on_the_meta_device_and_draws_nothing(arch: str) -> None:
+    """RegNet's widths are computed with tensors, which have no numbers there."""
+    before = torch.get_rng_state()
+    with torch.device("meta"):
+        model = build_model(TorchvisionModel(name="torchvision", arch=arch, **AS_IT_IS), num_classes=7)
+    assert all(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.fixture
 def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> WriteModule:
     """Write a module beside the project, whose folder is the working one. Returns its name."""
@@ -123,6 +130,18 @@ def test_a_factory_that_cannot_be_called_is_named_with_the_reason(
     message = str(caught.value)
     assert f"model.factory = '{factory}': cannot be called as build(num_classes=7, **model.kwargs): " in message
     assert why in message
+
+
+def test_a_factory_that_needs_numbers_is_built_on_the_meta_device_too(write_module: WriteModule) -> None:
+    module = write_module(
+        "import torch\nfrom torch import nn\ndef build(num_classes):\n"
+        "    return nn.Sequential(*(nn.Dropout(rate.item()) for rate in torch.linspace(0, 0.5, 3)), nn.Linear(2, num_classes))\n"
+    )
+    with torch.device("meta"):
+        model = custom(f"{module}:build")
+        assert all(parameter.is_meta for parameter in model.parameters())
+        with pytest.raises(ConfigError, match="has no attribute 'other'"):
+            custom(f"{module}:other")
 
 
 def test_a_module_that_is_not_there_is_named() -> None:
