@@ -1,18 +1,16 @@
 """The composition root: from the configuration to live parts. The only file that knows every room."""
 
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, cast
 
 import torch
-from loguru import logger
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from src.augment.build import build_augmentation
-from src.augment.normalise import Normalise
 from src.batch import Batch, BatchPlan, BoxResize, Engine, Pixels, ResizeCentreCrop, Source, Tracker
-from src.config import Config, ConfigError, Problem
+from src.build_model import begin_from_weights, build_live_model, build_normalise
+from src.config import Config
 from src.config.average import EvaluateTrained
 from src.config.data import StoredData
 from src.data.bad_images import BadImages
@@ -21,12 +19,9 @@ from src.data.plan import CropLaw, EpochPlan, eval_plans
 from src.distributed import World, data_parallel
 from src.draws import Purpose, seed_of
 from src.machine import cpus_per_rank
-from src.models.build import build_model
-from src.models.weights import load_weights, read_state_dict
 from src.optim.build import build_optimizer
 from src.training.arithmetic import Arithmetic, plan_arithmetic
 from src.training.averaging import NoAverage, build_average, evaluation_weights
-from src.training.checkpoint import CheckpointError, load_file
 from src.training.evaluation import EvalResult, Protocol, count
 from src.training.losses import build_criterion
 from src.training.precision import Precision, choose_precision
@@ -155,48 +150,9 @@ def build_run(
     )
 
 
-def build_live_model(config: Config, precision: Precision, device: torch.device, *, num_classes: int) -> nn.Module:
-    """Build the model on the device, with weights drawn from the run's seed: the same on every rank."""
-    torch.manual_seed(config.seed)
-    model = build_model(config.model, num_classes=num_classes).to(device, precision.weights)
-    return model.to(memory_format=memory_format(config))
-
-
-def begin_from_weights(config: Config, model: nn.Module) -> None:
-    """Load model.weights, if given: a checkpoint of ours at the weights that it evaluates, or a state dict of anybody's.
-
-    Raises:
-        ConfigError: if it cannot be read, or belongs to another model.
-    """
-    if config.model.weights is None:
-        return
-    path = Path(config.model.weights).expanduser()
-    state: Mapping[str, Tensor]
-    if path.suffix == ".ckpt":
-        try:
-            checkpoint = load_file(path)
-        except CheckpointError as error:
-            raise ConfigError("the model", [Problem("model.weights", str(path), str(error))]) from error
-        state = checkpoint["model"] if checkpoint["evaluation"] is None else checkpoint["evaluation"]
-    else:
-        state = read_state_dict(path)
-    fresh = load_weights(model, state, path=str(path))
-    logger.info(f"weights from {path}" + (f"; {', '.join(fresh)} begin afresh" if fresh else ""))
-
-
 def evaluates_trained(config: Config) -> bool:
     """Return whether the trained weights are evaluated beside an average of them."""
     return not isinstance(config.average, EvaluateTrained) and config.average.evaluate_trained
-
-
-def build_normalise(config: Config, precision: Precision, device: torch.device) -> Normalise:
-    """Build the one normalisation that serves every engine."""
-    return Normalise(config.data.mean, config.data.std, device=device, dtype=precision.inputs, memory_format=memory_format(config))
-
-
-def memory_format(config: Config) -> torch.memory_format:
-    """Return the layout of images and convolution weights."""
-    return torch.channels_last if config.channels_last else torch.contiguous_format
 
 
 def train_plans(

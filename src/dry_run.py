@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import nn
 
 from src.batch import Source
-from src.build import begin_from_weights, build_live_model
+from src.build_model import begin_from_weights, build_live_model
 from src.config import Config, ConfigError, Problem
 from src.config.average import EmaKeys, EvaluateEma, EvaluateEmaSwa, EvaluateScheduleFree, EvaluateSwa, EvaluateTrained, SwaKeys
 from src.config.identity import run_name

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     line = parse(arguments, door=MODULE, about=about)
     own: dict[str, list[str]] = {"checkpoint": [], "weights": []}
-    overrides = []
+    overrides: list[str] = []
     for text in line.overrides:
         key, _, value = text.partition("=")
         own.get(key, overrides).append(value if key in own else text)

@@ -5,7 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from src.build import build_live_model, evaluate_model, loader_threads
+from src.build import evaluate_model, loader_threads
+from src.build_model import build_live_model
 from src.config import Config, ConfigError, Problem
 from src.data.build_engine import build_engine, choose_engine
 from src.session import Place, open_val

@@ -92,8 +92,8 @@ def run(order: FinderOrder) -> int:
         if place.world.leads:
             place.console.print(table(found))
             for number, suggestion in enumerate(found.suggestions, start=1):
-                if suggestion.reason:
-                    logger.warning(f"range {number}: {suggestion.reason}")
+                if suggestion.remark:
+                    logger.warning(f"range {number}: {suggestion.remark}")
             logger.info(f"plots and lr.csv are in {found.folder}")
             say_result(as_json(found))
         return 0
@@ -144,7 +144,7 @@ def as_json(found: "Found") -> str:
             "ended": curve.ended,
             "steepest": suggestion.steepest,
             "tenth_of_minimum": suggestion.tenth_of_minimum,
-            "reason": suggestion.reason or None,
+            "remark": suggestion.remark or None,
         }
         for curve, suggestion in zip(found.curves, found.suggestions, strict=True)
     ]

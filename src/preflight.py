@@ -10,7 +10,7 @@ import torch
 
 from src import distributed
 from src.batch import Source
-from src.build import build_live_model
+from src.build_model import build_live_model
 from src.config import Config, ConfigError, Problem
 from src.config.identity import run_name
 from src.config.optim import Adam, AdamW, Lamb, Lars, OptimConfig, RmsProp, ScheduleFreeAdamW, ScheduleFreeSgd, Sgd, SgdW

@@ -8,7 +8,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from src.build import build_normalise
+from src.build_model import build_normalise
 from src.config import Config, ConfigError, Problem
 from src.optim.build import build_optimizer
 from src.session import Place

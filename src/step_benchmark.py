@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from src.augment.normalise import Normalise
 from src.batch import Batch, BatchPlan, Geometry, Pixels
-from src.build import Engines, build_live_model, build_normalise, build_run
+from src.build import Engines, build_run
+from src.build_model import build_live_model, build_normalise
 from src.config import Config, load
 from src.data.sources.synthetic import SyntheticSource
 from src.distributed import World, choose_device

@@ -37,10 +37,10 @@ class EmaKeys(Strict):
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "EmaKeys":
+        decay, half_life = ("null" if value is None else f"{value:g}" for value in (self.decay, self.half_life_steps))
         if (self.half_life_steps is None) == (self.decay is None):
             raise ValueError(
-                f"average.decay={'null' if self.decay is None else self.decay} and average.half_life_steps="
-                f"{'null' if self.half_life_steps is None else f'{self.half_life_steps:g}'}: give exactly one of them, the other null."
+                f"average.decay={decay} and average.half_life_steps={half_life}: give exactly one of them, and null for the other."
             )
         return self
 

@@ -12,6 +12,7 @@ from src.config.lr_finder import LrRange
 
 Ended = Literal["at end_lr", "diverged", "not finite"]
 _LEAST_POINTS = 5
+_FALL = 3.0  # deviations of a single loss: noise alone falls by less, also where a line is fitted to two or three points
 
 
 class Point(NamedTuple):
@@ -49,13 +50,13 @@ class Suggestion(NamedTuple):
         smoothed: the losses' course, one value for each point.
         steepest: the rate at which that course falls fastest, per decade of the rate.
         tenth_of_minimum: a tenth of the rate at which it is lowest.
-        reason: why no rate is suggested, in words; empty where both are.
+        remark: why no rate is suggested, or what to know of those that are; empty where all is well.
     """
 
     smoothed: tuple[float, ...]
     steepest: float | None
     tenth_of_minimum: float | None
-    reason: str
+    remark: str
 
 
 def lr_of(within: LrRange, k: int) -> float:
@@ -96,16 +97,18 @@ def suggest(curve: Curve, *, skip_first: int, skip_last: int, window_decades: fl
         return Suggestion(tuple(losses.tolist()), None, None, f"{many}: too few to suggest a rate. Lower start_lr.")
     beginning = float(np.median(losses[: max(skip_first, _LEAST_POINTS)]))
     rates = np.log10([point.lr for point in curve.points])
-    course, slopes = local_lines(rates, np.minimum(losses, 2 * beginning - losses.min()), window_decades)
+    losses = np.minimum(losses, 2 * beginning - losses.min())
+    course, slopes = local_lines(rates, losses, window_decades)
     smoothed = tuple(course.tolist())
-    used = slice(skip_first, len(losses) - skip_last)
-    if beginning - course[used].min() <= _deviation(losses):
-        return Suggestion(
-            smoothed, None, None, f"the loss never fell below the {beginning:.4g} that it began with: no rate is suggested."
-        )
-    lowest = skip_first + int(course[used].argmin())
+    after = len(losses) - skip_last
+    lowest = skip_first + int(course[skip_first:after].argmin())
+    if beginning - course[lowest] <= _FALL * _deviation(losses[: max(lowest + 1, _LEAST_POINTS)]):
+        remark = f"the loss never fell clearly below the {beginning:.4g} that it began with: no rate is suggested."
+        return Suggestion(smoothed, None, None, remark)
     steepest = skip_first + int(slopes[skip_first : lowest + 1].argmin())  # a fall after the minimum is a recovery
-    return Suggestion(smoothed, curve.points[steepest].lr, curve.points[lowest].lr / 10, "")
+    falls = lowest == after - 1 and curve.ended == "at end_lr"
+    remark = "the loss still fell at end_lr: a higher end_lr may suggest a higher rate." if falls else ""
+    return Suggestion(smoothed, curve.points[steepest].lr, curve.points[lowest].lr / 10, remark)
 
 
 _ENDED = {"at end_lr": "ended", "diverged": "diverged", "not finite": "was not finite any more"}
@@ -124,14 +127,14 @@ def local_lines(
     Returns:
         float64 (N,) heights and (N,) slopes.
     """
-    heights, slopes = np.empty(len(places)), np.empty(len(places))
-    for index, place in enumerate(places):
-        near = np.abs(places - place) <= width / 2
-        near[max(0, index - 1) : index + 2] = True
-        away, mean = places[near] - places[near].mean(), values[near].mean()
-        slopes[index] = away @ values[near] / (away @ away)
-        heights[index] = mean + slopes[index] * (place - places[near].mean())
-    return heights, slopes
+    count, index = len(places), np.arange(len(places))
+    first = np.minimum(np.searchsorted(places, places - width / 2), np.maximum(index - 1, 0))
+    after = np.maximum(np.searchsorted(places, places + width / 2, side="right"), np.minimum(index + 2, count))
+    x, y = places - places.mean(), values - values.mean()
+    sums = np.cumsum(np.stack([np.ones(count), x, y, x * x, x * y]), axis=1)
+    n, of_x, of_y, of_xx, of_xy = sums[:, after - 1] - np.where(first > 0, sums[:, first - 1], 0.0)
+    slopes = (of_xy - of_x * of_y / n) / (of_xx - of_x * of_x / n)
+    return values.mean() + of_y / n + slopes * (x - of_x / n), slopes
 
 
 def _deviation(losses: NDArray[np.float64]) -> float:
