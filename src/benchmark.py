@@ -1,6 +1,7 @@
-"""Measure, side by side: the training loop against bare code, and every loader against its stock peers.
+"""Measure, side by side: the training loop against bare code, augmentation against a step, every loader against its stock peers.
 
 python -m src.benchmark step
+python -m src.benchmark augment
 python -m src.benchmark loaders data=/datasets/imagenet/val
 """
 
@@ -14,17 +15,20 @@ from src.config.errors import did_you_mean
 from src.loader_benchmark.options import parse_options
 
 USAGE = """usage: python -m src.benchmark step [pairs=30] [steps=50]
+       python -m src.benchmark augment [pairs=30] [images=32] [size=128]
        python -m src.benchmark loaders data=<folder of class folders> [images=4000] [image_size=224] [batch=128] [workers=auto]
            [pairs=7] [seconds=3] [only=name,name] [max_resolution=500] [quality=90] [plot=loaders.png]
 
   step     the training loop beside a bare loop of the same mathematics, batches and type, on a compute-free and on a small model;
            alternating pairs, medians.
+  augment  augmentation of a micro-batch as a share of a ResNet-18 step on as many images, and RandAugment beside torchvision's on
+           one image after the other; interleaved rounds, medians.
   loaders  every engine on every source beside FFCV, DALI, torchvision, timm and SPDL as they come, on the same images, each in a
            process of its own, in interleaved rounds. What is not installed is listed and left out.
 
   The last line on stdout is JSON.
 """
-_BENCHMARKS = ("step", "loaders")
+_BENCHMARKS = ("step", "augment", "loaders")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,7 +40,15 @@ def main(arguments: Sequence[str]) -> int:
     try:
         match name:
             case "step":
-                result = _step(options)
+                numbers = _numbers(options, pairs=30, steps=50)
+                from src.step_benchmark import measure_step
+
+                result: object = measure_step(pairs=numbers["pairs"], steps=numbers["steps"])
+            case "augment":
+                numbers = _numbers(options, pairs=30, images=32, size=128)
+                from src.augment_benchmark import measure_augment
+
+                result = measure_augment(pairs=numbers["pairs"], images=numbers["images"], size=numbers["size"])
             case "loaders":
                 asked = parse_options(options)
                 from src.loader_benchmark.measure import measure_loaders
@@ -54,20 +66,19 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _step(options: Sequence[str]) -> object:
-    numbers = {"pairs": 30, "steps": 50}
+def _numbers(options: Sequence[str], **numbers: int) -> dict[str, int]:
+    """Read key=<number> options over what stands there without them."""
+    known = " or ".join(f"{key}=<number>" for key in numbers)
     problems = []
     for option in options:
         key, _, value = option.partition("=")
         if key not in numbers or not value.isdecimal() or int(value) < 2:
-            problems.append(Problem(key, value or None, "is not pairs=<number> or steps=<number>, of at least 2."))
+            problems.append(Problem(key, value or None, f"is not {known}, of at least 2."))
         else:
             numbers[key] = int(value)
     if problems:
         raise ConfigError("the command line", problems)
-    from src.step_benchmark import measure_step
-
-    return measure_step(pairs=numbers["pairs"], steps=numbers["steps"])
+    return numbers
 
 
 if __name__ == "__main__":

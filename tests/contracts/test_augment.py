@@ -1,4 +1,4 @@
-"""Augmentation's contract: what a sample becomes does not depend on micro-batch, rank, slot or resume; mixing belongs to the slot."""
+"""Augmentation's contract: what a sample becomes depends on no micro-batch, rank, slot or resume; mixing belongs to the slot."""
 
 import numpy as np
 import pytest
