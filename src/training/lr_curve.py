@@ -89,7 +89,7 @@ def suggest(curve: Curve, *, skip_first: int, skip_last: int, window_decades: fl
         curve: from the search.
         skip_first: points at the beginning at which nothing is suggested.
         skip_last: and at the end.
-        window_decades: the width of what a line is fitted to.
+        window_decades: the width of what a line is fitted to for its slope; half of it for the course's height.
     """
     losses = np.array([point.loss for point in curve.points])
     if len(losses) - skip_first - skip_last < _LEAST_POINTS:
@@ -98,7 +98,8 @@ def suggest(curve: Curve, *, skip_first: int, skip_last: int, window_decades: fl
     beginning = float(np.median(losses[: max(skip_first, _LEAST_POINTS)]))
     rates = np.log10([point.lr for point in curve.points])
     losses = np.minimum(losses, 2 * beginning - losses.min())
-    course, slopes = local_lines(rates, losses, window_decades)
+    course, _ = local_lines(rates, losses, window_decades / 2)  # a height needs less to be sure than a slope, and is sharper so
+    _, slopes = local_lines(rates, losses, window_decades)
     smoothed = tuple(course.tolist())
     after = len(losses) - skip_last
     lowest = skip_first + int(course[skip_first:after].argmin())
