@@ -21,7 +21,7 @@ def apply_layers(images: Tensor, layers: list[Layers], *, fill: Fill) -> Tensor:
         fill: the colour of what geometric operations uncover; None for black.
 
     Returns:
-        uint8 (N, 3, H, W), contiguous, memory of its own.
+        uint8 (N, 3, H, W), channels_last if the images are, in memory of its own.
     """
     operations, values = (np.concatenate([getattr(each, name) for each in layers]) for name in ("operations", "values"))
     idle = (operations == Operation.IDENTITY).all(axis=1)
@@ -35,13 +35,14 @@ def apply_layers(images: Tensor, layers: list[Layers], *, fill: Fill) -> Tensor:
             row[here] = parameters(operation, row_values[here], *images.shape[-2:])
     takes, device_numbers = _to_device(_steps(orders, len(images)), numbers, images.device)
 
+    channels_last = images.is_contiguous(memory_format=torch.channels_last)  # then normalising reads it fastest
     current = images.contiguous().index_select(0, takes[0])
     for place, row_groups in enumerate(groups):
         for operation, here in row_groups:
             changed = apply(operation, current[here], device_numbers[place, here], values[place, here], fill=fill)
             current[here].copy_(changed)
         current = current.index_select(0, takes[place + 1])
-    return current
+    return current.contiguous(memory_format=torch.channels_last) if channels_last else current
 
 
 def _groups(operations: np.ndarray) -> list[tuple[Operation, slice]]:

@@ -5,7 +5,7 @@ same order, with a tensor of parameters where torchvision has one number, so tha
 depends on the other images: sums are of integers, and no matrix is multiplied whose rounding could depend on the group's size.
 
 Two of torchvision's results would depend on more than the image. The mean grey of contrast is a float32 sum, inexact above 2**24
-(288 px); here it is an integer sum, divided in float64, which is the same below. The blur of sharpness is a convolution, on a
+(288 px); here it is exact, which is the same below. The blur of sharpness is a convolution, on a
 GPU in TF32; here it is an integer sum.
 """
 
@@ -99,7 +99,8 @@ def apply(operation: Operation, images: Tensor, numbers: Tensor, values: NDArray
         case Operation.POSTERIZE:
             return images & first.to(torch.uint8)
         case Operation.SOLARIZE:
-            return (images >= first).view(torch.uint8).neg_().bitwise_xor_(images)  # 255 - x is x ^ 255, and -1 is 255
+            least = first.to(torch.uint8) if values.max() <= _MAX else first
+            return (images >= least).view(torch.uint8).neg_().bitwise_xor_(images)  # 255 - x is x ^ 255, and -1 is 255
         case Operation.AUTO_CONTRAST:
             return _auto_contrast(images)
         case Operation.EQUALIZE:
@@ -126,8 +127,8 @@ def _blend(images: Tensor, other: Tensor, numbers: Tensor) -> Tensor:
 
 
 def _mean_grey(images: Tensor) -> Tensor:
-    grey = _grey(images).flatten(1)
-    return (grey.sum(1, dtype=torch.int64).to(torch.float64) / grey.shape[1]).to(torch.float32).view(-1, 1, 1, 1)
+    rows = _grey(images).to(torch.float32).sum(3)  # whole numbers far below 2**24: exact in any order
+    return (rows.to(torch.float64).sum(2, keepdim=True) / images[0, 0].numel()).to(torch.float32)[..., None]
 
 
 def _grey(images: Tensor) -> Tensor:
