@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import timm
 import torch
 
 from src.config import ConfigError
@@ -105,3 +106,16 @@ def test_timm_builds_the_number_of_classes_from_the_seed() -> None:
     one, other = made("timm/resnet18", num_classes=7), made("timm/resnet18", num_classes=7)
     assert one(torch.randn(2, 3, 32, 32)).shape == (2, 7)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_a_timm_model_that_ignores_what_it_is_asked_is_refused() -> None:
+    """None of timm 1.0.31 does; another version's might, and then a rate would be said that is not used."""
+
+    def takes_anything(pretrained: bool = False, num_classes: int = 1000, **ignored: Any) -> torch.nn.Module:
+        return torch.nn.Linear(3, num_classes)
+
+    timm.models.register_model(takes_anything)
+    with pytest.raises(ConfigError) as caught:
+        made("timm/takes_anything", drop_path=0.1, zero_init_residual=True)
+    assert [problem.path for problem in caught.value.problems] == ["model.drop_path", "model.zero_init_residual"]
+    assert made("timm/takes_anything", drop_path=0.0)(torch.ones(1, 3)).shape == (1, 5)
