@@ -1,6 +1,6 @@
 """Pictures as PNG files. Drawn without a screen: figures of their own, no pyplot, no state that another picture could see.
 
-matplotlib is imported when something is drawn, in this room by this file alone.
+matplotlib is imported when something is drawn.
 """
 
 import io
