@@ -27,6 +27,7 @@ from src.machine import cpus_per_rank, settle_torch
 from src.step_benchmark import interval_of_median, wait
 from src.training.precision import choose_precision
 
+_LOG_WIDTH = 140
 WARMUP_ROUNDS = 2
 ROWS = {
     "rand_augment": ("augment=rand_augment",),  # two operations of magnitude 9
@@ -65,7 +66,9 @@ def measure_augment(*, pairs: int, images: int, size: int) -> dict[str, Any]:
         **{"benchmark": "augment", "pairs": pairs, "images": images, "size": size, "device": device.type, "threads": threads},
         **{"torch": torch.__version__, "rows": _rows(times), **_summary(times), "cpu_time": _summary(cpu_times)},
     }
-    _print_table(Console(stderr=True), result)
+    console = Console(stderr=True)
+    # A log has no width: lines there are as long as the table needs.
+    _print_table(console if console.is_terminal else Console(stderr=True, highlight=False, width=_LOG_WIDTH), result)
     return result
 
 
