@@ -1,6 +1,5 @@
 """Train a run for a look, and have it afterwards as it was before, bit for bit."""
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -46,7 +45,7 @@ def untouched(run: Run) -> Iterator[None]:
             parameter.grad = gradient
         for module, was_training in zip(run.model.modules(), training, strict=True):
             module.training = was_training
-        run.optimizer.load_state_dict(copy.deepcopy(optimizer))  # it takes over the tensors that it is given
+        run.optimizer.load_state_dict(optimizer)
         if run.scaler.is_enabled():
             run.scaler.load_state_dict(scaler)
             run.scaler._per_optimizer_states.clear()  # a step that was broken off has unscaled its gradients already
