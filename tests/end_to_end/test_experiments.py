@@ -248,3 +248,31 @@ def test_the_first_three_train_with_every_engine(
     assert run.state["history"][-1]["protocol"]["images"] == 50
     assert 0 <= run.epochs[-1]["val/acc1"] <= run.epochs[-1]["val/acc5"] <= 100
     assert mean(row["train/loss"] for row in run.epochs) < 4
+
+
+@pytest.mark.parametrize(
+    ("name", "debug"), [("a40_sf_sgd", "fast"), ("timm_a1", "fast"), ("ffcv_16", "overfit"), ("composer_90", "profile")]
+)
+def test_debug_runs_on_top_of_a_recipe(
+    name: str, debug: str, colours: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    where = (f"data.path={colours}/{'beton' if name.startswith('ffcv') else 'folder'}", f"data.cache_dir={colours}/cache")
+    small = ("data.image_size=32", "data.eval_image_size=40", "data.resize_size=44", "model=small_resnet", "data.val_subset=full")
+    size = (
+        f"batch_size={5 if debug == 'profile' else 30}",
+        "eval_batch_size=8",
+        "keep_top_k=0",
+        "track.log_every_steps=1",
+        "average.recalibrate_images=30",
+    )
+    own = size[: 5 if load([f"experiment={name}"]).average.name != "none" else 4]
+    arguments = [f"experiment={name}", f"debug={debug}", *where, *small, *own, "run_name=r", f"runs_dir={tmp_path}"]
+    assert main(arguments) == 0, capfd.readouterr().err
+    rows = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["train/loss"] for row in rows if row["kind"] == "train"]
+    assert len(losses) == {"fast": 2 * 3, "overfit": 60, "profile": 18}[debug]
+    assert all(np.isfinite(losses))
+    if debug == "overfit":
+        assert losses[-1] < 0.1 < losses[0]
+    assert (tmp_path / "r" / "profile").exists() == (debug == "profile")
+    shutil.rmtree(tmp_path / "r")
