@@ -40,7 +40,7 @@ class EmaKeys(Strict):
         decay, half_life = ("null" if value is None else f"{value:g}" for value in (self.decay, self.half_life_steps))
         if (self.half_life_steps is None) == (self.decay is None):
             raise ValueError(
-                f"average.decay={decay} stands beside average.half_life_steps={half_life}. Give one of the two, and null for the other."
+                f"average.decay={decay} stands beside average.half_life_steps={half_life}. Give one of them, null for the other."
             )
         return self
 

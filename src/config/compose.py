@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from src.config.errors import ConfigError, Problem
+from src.config.exchange import exchange
 from src.config.overrides import CONF_DIR, groups, rewrite, sweep_points
 from src.config.problems import choice_key, problems_of
 from src.config.schema import Config
@@ -122,10 +123,9 @@ def _compose(overrides: list[str], config_dir: Path | None) -> tuple[Composed | 
 
 def _try(overrides: list[str], config_dir: Path | None) -> Composed | str:
     """Return Hydra's result, or why there is none."""
-    search = [f"hydra.searchpath=['file://{config_dir.resolve()}']"] if config_dir is not None else []
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
-            tree = compose("config", overrides=[*search, *overrides])
+        tree = _hydras(overrides, config_dir)
+        exchange(tree, overrides, lambda others: _hydras(others, config_dir))
         copies = dict(_references(OmegaConf.to_container(tree, resolve=False)))
         OmegaConf.resolve(tree)
         plain = OmegaConf.to_container(tree, throw_on_missing=False)
@@ -133,6 +133,12 @@ def _try(overrides: list[str], config_dir: Path | None) -> Composed | str:
         return _reason(error)
     assert isinstance(plain, dict)
     return Composed({str(key): value for key, value in plain.items()}, copies)
+
+
+def _hydras(overrides: list[str], config_dir: Path | None) -> DictConfig:
+    search = [f"hydra.searchpath=['file://{config_dir.resolve()}']"] if config_dir is not None else []
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+        return compose("config", overrides=[*search, *overrides])
 
 
 def _reason(error: Exception) -> str:

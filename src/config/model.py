@@ -14,6 +14,7 @@ class ModelCommon(Strict):
 
     blur_pool: Literal["none", "convs", "convs_and_max_pool"]
     zero_init_residual: Flag | None
+    prior_bias: Flag
     drop_path: BelowOne | None
     gradient_checkpointing: Flag
     weights: Text | None

@@ -29,6 +29,22 @@ def problems_of(error: ValidationError, path_of: Callable[[tuple[int | str, ...]
     return list(found.values())
 
 
+# What other trainers call it, where spelling alone would not lead there.
+_OTHERS_WORDS = {
+    **dict.fromkeys(("lr", "learning_rate", "base_lr", "max_lr"), "optim.peak_lr"),
+    **dict.fromkeys(("img_size", "input_size", "resolution"), "data.image_size"),
+    **dict.fromkeys(("clip_grad", "clip_grad_norm", "gradient_clip_val"), "max_grad_norm"),
+    **{
+        "wd": "optim.weight_decay",
+        "mom": "optim.momentum",
+        "bs": "batch_size",
+        "amp": "precision",
+        "tta": "test_time_augmentation",
+    },
+    **{"num_workers": "data.workers", "smoothing": "label_smoothing", "drop_path_rate": "model.drop_path"},
+}
+
+
 def unknown_key(path: str, value: object) -> Problem:
     """Say that a key does not exist, and which one is near: in its own group first, then anywhere."""
     while isinstance(value, dict) and len(value) == 1:  # foo.bar=3 arrives as foo={bar: 3}
@@ -39,9 +55,11 @@ def unknown_key(path: str, value: object) -> Problem:
     inside = {key.rpartition(".")[2]: key for key in leaves if key.rpartition(".")[0] == group}
     anywhere = {key.rpartition(".")[2]: key for key in reversed(leaves)}
     near = (
-        next((key for key in (*inside.values(), *leaves) if key.endswith(f"_{name}")), None)
+        _OTHERS_WORDS.get(name)
+        or inside.get(f"{name}s")
+        or next((key for key in (*inside.values(), *leaves) if key.endswith(f"_{name}")), None)
         or nearest(name, [*inside, *_groups()] if not group else inside)
-        or nearest(name, anywhere)
+        or (nearest(name, anywhere) if len(name) > 2 else None)
         or (nearest(path, leaves) if path.partition(".")[0] not in _groups() else None)
     )
     if near is None:

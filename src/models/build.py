@@ -11,6 +11,7 @@ from torch import nn
 from src.config import ConfigError, Problem
 from src.config.model import CustomModel, ModelConfig, SmallResNet, TimmModel, TorchvisionModel
 from src.models import small_resnet
+from src.models.head import set_prior
 
 _AUXILIARY = {"googlenet", "inception_v3"}  # their auxiliary heads return a tuple in training
 
@@ -58,11 +59,11 @@ def _build(config: ModelConfig, num_classes: int) -> nn.Module:
             model, what = _custom(config, num_classes), config.factory
         case _:
             assert_never(config)
-    _change(model, config, what)
+    _change(model, config, what, num_classes)
     return model
 
 
-def _change(model: nn.Module, config: ModelConfig, what: str) -> None:
+def _change(model: nn.Module, config: ModelConfig, what: str, num_classes: int) -> None:
     """Do everything that is asked, in place, or raise with everything that cannot be done."""
     problems = []
     as_built = isinstance(config, TimmModel)  # timm builds its models with both
@@ -84,6 +85,8 @@ def _change(model: nn.Module, config: ModelConfig, what: str) -> None:
         if not blur(model, max_pools=config.blur_pool == "convs_and_max_pool"):
             fix = f"{what} has no strided convolution of 16 or more channels, and no max-pool that was to be blurred. Set none."
             problems.append(Problem("model.blur_pool", config.blur_pool, fix))
+    if config.prior_bias and not set_prior(model, num_classes=num_classes):
+        problems.append(Problem("model.prior_bias", True, f"{what} ends in no layer with a bias. Set false."))
     if config.gradient_checkpointing:  # last: around everything else
         from src.models.checkpointing import checkpoint_blocks
 

@@ -1,6 +1,6 @@
 """Weights to begin from: a state dict from a file, and into a model that may have another number of classes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from src.config import ConfigError, Problem
+from src.models.head import heads
 
 _WRAPPERS = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before a name
 _CONTAINERS = ("state_dict", "model")  # timm, Lightning, Composer; torchvision's references
@@ -38,8 +39,8 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], *, path: st
     counts = [name for name in own if name.endswith(".num_batches_tracked")]
     if not any(name in given for name in counts):
         given |= {name: torch.zeros((), dtype=torch.int64) for name in counts}
-    heads = [{name for name in own if name.startswith(f"{head}.")} for head in _heads(model)]
-    fresh = {name for head in heads if _other_classes(head, own, given) for name in head}
+    parts = [{name for name in own if name.startswith(f"{head}.")} for head in heads(model)]
+    fresh = {name for head in parts if _other_classes(head, own, given) for name in head}
     problems = [
         *_problem(path, "lacks names of the model", [name for name in own if name not in given]),
         *_problem(path, "has names that the model lacks", [name for name in given if name not in own]),
@@ -115,20 +116,6 @@ def _own_name(name: str, own: Mapping[str, Tensor]) -> str:
             return shorter
         shorter = shorter.removeprefix(prefix)
     return shorter
-
-
-def _heads(model: nn.Module) -> Iterator[str]:
-    """Yield the dotted names of the layers that end in classes; timm's distilled models have two."""
-    named = {module: name for name, module in model.named_modules()}
-    ask: Any = getattr(model, "get_classifier", None)  # timm's
-    said = ask() if callable(ask) else None
-    parts = said if isinstance(said, tuple | list) else [said]
-    heads = [named[module] for part in parts if isinstance(part, nn.Module) for module in part.modules() if _maps_channels(module)]
-    yield from heads or [name for module, name in named.items() if _maps_channels(module)][-1:]
-
-
-def _maps_channels(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
 
 
 def _other_classes(head: set[str], own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> bool:

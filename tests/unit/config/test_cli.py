@@ -57,7 +57,7 @@ def test_cfg_prints_what_would_be_validated(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_cfg_of_what_cannot_be_composed_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "optim = 'lamb': no such choice." in refused(capsys, "--cfg", "job", "optim=lamb")
+    assert "optim = 'nadam': no such choice." in refused(capsys, "--cfg", "job", "optim=nadam")
 
 
 def test_help_lists_every_group_with_its_choices(capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,9 +91,9 @@ def test_a_sweep_with_a_wrong_point_starts_no_run(
 ) -> None:
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(SystemExit) as caught:
-        train.main(["-m", "seed=0,1", "optim=sgd,lamb", "data=synthetic", f"runs_dir={tmp_path / 'runs'}"])
+        train.main(["-m", "seed=0,1", "optim=sgd,nadam", "data=synthetic", f"runs_dir={tmp_path / 'runs'}"])
     assert caught.value.code == 2
     message = capsys.readouterr().err
-    assert "optim = 'lamb': no such choice." in message
+    assert "optim = 'nadam': no such choice." in message
     assert "run 1" not in message
     assert not (tmp_path / "runs").exists()

@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from src.config import ConfigError, load, load_stored
 from src.config.compose import expand_sweep
+from src.config.identity import model_name
 from src.config.model import TorchvisionModel
 from src.config.overrides import groups, rewrite
 from src.config.torchvision_models import CLASSIFIERS
@@ -39,10 +40,51 @@ def test_the_list_of_classifiers_is_torchvisions() -> None:
 def test_every_classifier_is_chosen_by_its_bare_name() -> None:
     for arch in CLASSIFIERS:
         assert rewrite([f"model={arch}"], None) == (["model=torchvision", f"++model.arch={arch}"], [])
-        assert TorchvisionModel(name="torchvision", arch=arch).arch == arch
     for arch in ("resnet18", "vit_b_16"):
-        assert load([f"model={arch}"]).model == TorchvisionModel(name="torchvision", arch=arch)
-    assert load(["model=resnet18", "model.arch=resnet34"]).model == TorchvisionModel(name="torchvision", arch="resnet34")
+        model = load([f"model={arch}"]).model
+        assert isinstance(model, TorchvisionModel)
+        assert model.arch == arch
+    assert load(["model=resnet18", "model.arch=resnet34"]) == load(["model=resnet34"])
+
+
+def test_timms_models_are_chosen_behind_its_name() -> None:
+    config = load(["model=timm/resnet50d.ra2_in1k"])
+    assert (config.model.name, config.model.arch) == ("timm", "resnet50d.ra2_in1k")
+    assert model_name(config) == "timm_resnet50d.ra2_in1k"
+
+
+@pytest.mark.parametrize(
+    ("command", "as_if"),
+    [
+        ("experiment=a40_adam optim=sgd", "optim=sgd"),
+        ("experiment=a40_adam optim=sf_sgd", "optim=sf_sgd"),
+        ("experiment=a40_sf_sgd optim=adamw", "optim=adamw"),
+        ("optim=lamb experiment=a40_sf_sgd optim.eps=1.0e-3", "optim=lamb optim.eps=1.0e-3"),
+    ],
+)
+def test_an_exchanged_optimizer_leaves_the_experiments_behind(command: str, as_if: str) -> None:
+    config, alone = load(command.split()), load(as_if.split())
+    assert (config.optim, config.schedule.name, config.average) == (alone.optim, alone.schedule.name, alone.average)
+    assert (config.epochs, config.batch_size, config.data.image_size) == (90, 1024, 176)
+
+
+def test_the_experiments_own_choice_typed_again_changes_nothing() -> None:
+    assert load(["experiment=a40_adam", "optim=adam", "schedule=cosine"]) == load(["experiment=a40_adam"])
+
+
+def test_exchanged_schedules_augmentations_and_averages_are_their_own() -> None:
+    config = load(["experiment=composer_90", "schedule=step", "augment=none", "average=ema", "average.decay=0.9"])
+    alone = load(["schedule=step", "augment=none", "average=ema", "average.decay=0.9"])
+    assert (config.schedule, config.augment, config.average) == (alone.schedule, alone.augment, alone.average)
+    assert config.optim == load(["experiment=composer_90"]).optim
+
+
+def test_exchanged_data_and_models_keep_what_the_experiment_says_of_any() -> None:
+    own = load(["experiment=ffcv_16"])
+    config = load(["experiment=ffcv_16", "data=imagefolder", "model=small_resnet"])
+    assert (config.data.name, config.data.image_size, config.data.ramp_from_size) == ("imagefolder", 192, 160)
+    assert (config.model.name, config.model.blur_pool) == ("small_resnet", own.model.blur_pool)
+    assert load(["experiment=demo", "model=resnet18"]).model == load(["model=resnet18"]).model
 
 
 @pytest.mark.parametrize("optim", ["sf_sgd", "sf_adamw"])
@@ -66,12 +108,9 @@ def test_debug_fast_shortens_any_recipe() -> None:
 
 def test_debug_overfit_removes_all_that_regularises_and_takes_one_batch() -> None:
     config = load(["debug=overfit", "batch_size=16"])
-    assert (config.augment.name, config.schedule.name, config.optim.weight_decay, config.label_smoothing) == (
-        "none",
-        "constant",
-        0,
-        0,
-    )
+    assert (config.optim.weight_decay, config.label_smoothing, config.model.drop_path) == (0, 0, 0)
+    plain = load(["augment=none"]).augment
+    assert config.augment.model_dump(exclude={"name"}) == plain.model_dump(exclude={"name"})
     assert config.data.subset == config.data.val_subset == config.batch_size == 16
 
 
@@ -103,7 +142,7 @@ def test_a_users_own_groups_stand_beside_ours(tmp_path: Path) -> None:
     [
         ("# @package _global_\nepochs: [1\n", "experiment = 'mine': its file is not YAML"),
         ("epochs: 3\n", "must begin with the line: # @package _global_"),
-        ("# @package _global_\ndefaults: [override /optim: lamb]\n", "Could not find 'optim/lamb'"),
+        ("# @package _global_\ndefaults: [override /optim: nadam]\n", "Could not find 'optim/nadam'"),
         ("# @package _global_\nepoch: 3\n", "epoch = 3: no such key. Did you mean epochs?"),
         ("# @package _global_\nepochs: ${nothing}\n", "experiment = 'mine': Interpolation key 'nothing' not found."),
     ],
@@ -137,7 +176,7 @@ def test_a_grid_has_hydras_points_in_hydras_order(overrides: list[str]) -> None:
 
 def test_all_mistakes_of_a_grid_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        expand_sweep(["optim=sgd,lamb", "seed=0,-1", "model=glob(*)", "epochs"])
+        expand_sweep(["optim=sgd,nadam", "seed=0,-1", "model=glob(*)", "epochs"])
     assert [problem.path for problem in caught.value.problems] == ["model", "epochs", "seed", "optim"]
 
 

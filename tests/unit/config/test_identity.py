@@ -21,6 +21,7 @@ BOOKKEEPING = {
     "resume",
     "dry_run",
     "profile_steps",
+    "target_hours",
     "data.workers",
     "data.prefetch",
     "data.path",
@@ -39,7 +40,7 @@ COMMANDS = [
     ["optim=sf_adamw", "model=custom", "model.factory=a:b", "model.kwargs={width: 3}"],
 ]
 HOW_IT_RUNS = {
-    *("run_name", "runs_dir", "resume", "dry_run", "profile_steps"),
+    *("run_name", "runs_dir", "resume", "dry_run", "profile_steps", "target_hours"),
     *("data.workers", "data.prefetch", "data.cache_dir", "data.copy_to", "data.in_memory"),
 }
 

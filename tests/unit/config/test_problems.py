@@ -46,7 +46,7 @@ def test_a_key_like_no_other_is_answered_with_where_to_look(key: str) -> None:
 
 def test_a_key_of_another_choice_is_told_with_the_choices_that_have_it() -> None:
     assert told("optim.betas=[0.9,0.99]") == [
-        "optim.betas = [0.9, 0.99]: no key of optim=sgd; it belongs to optim=adam, adamw, sf_adamw."
+        "optim.betas = [0.9, 0.99]: no key of optim=sgd; it belongs to optim=adam, adamw, lamb, sf_adamw."
     ]
     assert told("model=resnet18", "model.depth=8") == [
         "model.depth = 8: no key of model=torchvision; it belongs to model=small_resnet."
@@ -70,7 +70,11 @@ def test_a_key_of_another_choice_is_told_with_the_choices_that_have_it() -> None
         ("data.mean=[0.5,0.5,x]", "data.mean.2 = 'x': must be a number."),
         ("data.mean={a:1}", "data.mean = '{a:1}': is not of the shape that the key has in conf/ (see --cfg job)."),
         ("optim.name=adam", "optim.name = 'adam': comes with the group's choice. Type optim=adam."),
-        ("augment.name=x", "augment.name = 'x': comes with the group's choice. Type augment=... (none, standard)."),
+        (
+            "augment.name=x",
+            "augment.name = 'x': comes with the group's choice. Type augment=... "
+            "(mix, none, rand_augment, standard, trivial_augment).",
+        ),
         ("epochs=${nope}", "epochs = '${nope}': Interpolation key 'nope' not found."),
         (
             "data.path=/a(1)",
@@ -99,8 +103,8 @@ def test_rules_across_fields_are_told_beside_wrong_fields() -> None:
     ("overrides", "only"),
     [
         (["batch_size=-1", "data.subset=100"], "batch_size"),  # 100 is not less than a batch of -1, nor than the default's 256
-        (["optim=lamb", "average=schedule_free"], "optim"),
-        (["optim=lamb", "optim.betas=[0.9,0.99]"], "optim"),
+        (["optim=nadam", "average=schedule_free"], "optim"),
+        (["optim=nadam", "optim.betas=[0.9,0.99]"], "optim"),
         (["data=imagnet", "data.num_train=10"], "data"),
         (["debug=overfit", "batch_size=x"], "batch_size"),  # the subset is a copy of it
         (["data.image_size=0"], "data.image_size"),
@@ -114,13 +118,14 @@ def test_nothing_is_told_of_a_value_that_nobody_typed(overrides: list[str], only
 
 
 def test_a_value_that_an_experiment_sets_is_told_with_the_experiment() -> None:
-    lines = told("experiment=demo", "optim=adam", "optim.eps=0")
-    assert "optim.eps = 0: must be more than 0." in lines
-    assert "optim.nesterov = true: no key of optim=adam; it belongs to optim=sgd. This comes with experiment=demo." in lines
+    lines = told("experiment=demo", "epochs=0.5", "optim.momentum=0")
+    assert "epochs = 0.5: must be a whole number." in lines
+    fix = "needs optim.momentum > 0. Set optim.momentum=0.9 or optim.nesterov=false. This comes with experiment=demo."
+    assert f"optim.nesterov = true: {fix}" in lines
 
 
 def test_a_wrong_choice_does_not_hide_a_wrong_value_in_its_group() -> None:
-    assert len(told("optim=lamb", "optim.peak_lr=-1")) == 2
+    assert len(told("optim=nadam", "optim.peak_lr=-1")) == 2
 
 
 def test_two_values_for_one_rule_are_both_told() -> None:
@@ -133,7 +138,7 @@ def test_two_values_for_one_rule_are_both_told() -> None:
 
 def test_what_cannot_be_composed_is_told_before_it_is_printed() -> None:
     with pytest.raises(ConfigError) as caught:
-        compose_tree(["epochs=${nope}", "optim=lamb", "data.mean={a:1}"])
+        compose_tree(["epochs=${nope}", "optim=nadam", "data.mean={a:1}"])
     assert {problem.path for problem in caught.value.problems} == {"epochs", "optim", "data.mean"}
 
 

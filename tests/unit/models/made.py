@@ -12,6 +12,7 @@ from src.models.build import build_model
 AS_IT_IS: dict[str, Any] = {
     "blur_pool": "none",
     "zero_init_residual": None,
+    "prior_bias": False,
     "drop_path": None,
     "gradient_checkpointing": False,
     "weights": None,

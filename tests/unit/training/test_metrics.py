@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.training.metrics import Meter, Means, NotMeasured, hits
+from src.training.metrics import Means, Meter, NotMeasured, hits
 
 CPU = torch.device("cpu")
 
