@@ -6,6 +6,7 @@ One plain process is a world of one: every function here works without a process
 import datetime
 import inspect
 import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, TypeVar, cast
@@ -231,3 +232,12 @@ def torchrun_command(module: str, arguments: Sequence[str], *, gpus: int, python
         return None
     launcher = [python, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}"]
     return [*launcher, "-m", module, *arguments]
+
+
+def relaunch_on_all_gpus(module: str, arguments: Sequence[str]) -> None:
+    """Replace this process by torchrun on every GPU of the machine, if there are several and nobody chose."""
+    gpus = torch.cuda.device_count()
+    command = torchrun_command(module, arguments, gpus=gpus, python=sys.executable)
+    if command is not None:
+        print(f"{gpus} GPUs: starting {' '.join(command)}", file=sys.stderr, flush=True)
+        os.execv(command[0], command)

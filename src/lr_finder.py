@@ -8,7 +8,6 @@ It writes <runs_dir>/lr_finder/<run_name>/: lr.csv, range-1.png, range-2.png, ..
 """
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,7 +39,9 @@ def main(arguments: Sequence[str]) -> int:
         order = load_finder(line.overrides, config_dir=line.config_dir)
     except ConfigError as error:
         exit_with(error)
-    relaunch_on_all_gpus(arguments)
+    from src.distributed import relaunch_on_all_gpus  # torch is loaded only now: what is wrong was said at once
+
+    relaunch_on_all_gpus(MODULE, arguments)
     return run(order)
 
 
@@ -48,18 +49,6 @@ def about() -> str:
     """Return what --help says first."""
     keys = (CONF_DIR / "lr_finder.yaml").read_text()
     return f"Find a learning rate for a training. Its own keys, besides all of src.train's:\n\n{keys}"
-
-
-def relaunch_on_all_gpus(arguments: Sequence[str]) -> None:
-    """Replace this process by torchrun on every GPU, as a training would, if there are several and nobody chose."""
-    import torch
-
-    from src.distributed import torchrun_command
-
-    command = torchrun_command(MODULE, arguments, gpus=torch.cuda.device_count(), python=sys.executable)
-    if command is not None:
-        print(f"{torch.cuda.device_count()} GPUs: starting {' '.join(command)}", file=sys.stderr, flush=True)
-        os.execv(command[0], command)
 
 
 def run(order: FinderOrder) -> int:

@@ -27,7 +27,9 @@ def main(arguments: Sequence[str]) -> int:
         config = load(line.overrides, config_dir=line.config_dir)
     except ConfigError as error:
         exit_with(error)
-    relaunch_on_all_gpus(arguments)
+    from src.distributed import relaunch_on_all_gpus  # torch is loaded only now: what is wrong was said at once
+
+    relaunch_on_all_gpus(MODULE, arguments)
     return run(config)
 
 
@@ -49,18 +51,6 @@ def sweep(line: CommandLine) -> int:
         if code:
             return code
     return 0
-
-
-def relaunch_on_all_gpus(arguments: Sequence[str]) -> None:
-    """Replace this process by torchrun on every GPU, if there are several and nobody chose."""
-    import torch
-
-    from src.distributed import torchrun_command
-
-    command = torchrun_command(MODULE, arguments, gpus=torch.cuda.device_count(), python=sys.executable)
-    if command is not None:
-        print(f"{torch.cuda.device_count()} GPUs: starting {' '.join(command)}", file=sys.stderr, flush=True)
-        os.execv(command[0], command)
 
 
 def run(config: Config) -> int:

@@ -32,6 +32,12 @@ class Means(NamedTuple):
     replaced: int
     watched: Mapping[str, float]
 
+    def values(self) -> dict[str, float]:
+        """Return them by the metrics' names."""
+        values: dict[str, float] = {"train/loss": self.loss, "train/acc1": self.acc1, "train/acc5": self.acc5}
+        values["data/bad_images"] = self.replaced
+        return values | {f"augment/{name}": value for name, value in self.watched.items()}
+
 
 def hits(logits: Tensor, labels: Tensor) -> Tensor:
     """Count top-1 and top-5 hits.

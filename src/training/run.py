@@ -21,7 +21,7 @@ from src.training.checkpoint import CheckpointError
 from src.training.clock import Clock
 from src.training.evaluation import EvalResult
 from src.training.history import History, figures
-from src.training.metrics import Means, Meter
+from src.training.metrics import Meter
 from src.training.precision import Precision, SkippedSteps
 from src.training.sam import NoSam, Sam
 from src.training.stopping import StopRequests
@@ -176,7 +176,7 @@ class Run:
             )
         means, timing = self.meter.epoch(), self.clock.epoch()
         values: dict[str, float] = {
-            **trained_on(means),
+            **means.values(),
             "data/image_size": self.image_size_at(self.epoch - 1),
             "time/epoch_seconds": timing.seconds,
         }
@@ -213,7 +213,7 @@ class Run:
             )
         epoch = (self.step - 1) // self.arithmetic.steps_per_epoch
         values: dict[str, float] = {
-            **trained_on(means),
+            **means.values(),
             "train/lr": self.lr_at(self.step - 1),
             "data/image_size": self.image_size_at(epoch),
             "time/images_per_second": means.images / max(timing.seconds, 1e-9),
@@ -235,10 +235,3 @@ class Run:
             except Exception as error:  # noqa: BLE001 (an outage of one never stops the run)
                 logger.warning(f"{type(tracker).__name__} failed and is switched off: {error}")
                 self.trackers.remove(tracker)
-
-
-def trained_on(means: Means) -> dict[str, float]:
-    """Return what the meter tells, by the metrics' names."""
-    values: dict[str, float] = {"train/loss": means.loss, "train/acc1": means.acc1, "train/acc5": means.acc5}
-    values["data/bad_images"] = means.replaced
-    return values | {f"augment/{name}": value for name, value in means.watched.items()}
