@@ -61,7 +61,6 @@ class TrainingAugmentation:
         on = {"magnitude": operations, "erased": erasing, "mix_lambda": mixing}
         self.watched = tuple(name for name, what in on.items() if what is not None)
 
-    @torch.no_grad()
     def __call__(self, batch: Batch, *, step: int, slot: int) -> Augmented:
         """Augment one micro-batch. Its own images and labels are not modified.
 
@@ -70,6 +69,12 @@ class TrainingAugmentation:
             step: optimizer updates done so far.
             slot: the micro-batch's place in the step's global batch.
         """
+        if not self.watched and self._jitter is None:
+            return Augmented(self._normalise(batch.images), batch.labels, {})
+        return self._augmented(batch, step, slot)
+
+    @torch.no_grad()
+    def _augmented(self, batch: Batch, step: int, slot: int) -> Augmented:
         keys, strengths = batch.plan.keys, dict[str, float]()
         images = self._normalise(self._changed(batch.images, keys, strengths))
         if self._erasing is not None:

@@ -78,4 +78,4 @@ class BinaryCrossEntropy(nn.Module):
 
 def at_least_float32(logits: Tensor) -> Tensor:
     """Return logits as float32, or float64 where they are."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits.float() if logits.element_size() < 4 else logits

@@ -96,8 +96,11 @@ class Meter:
             strengths: sums over the micro-batch of what is watched.
         """
         self._loss.add_(loss, alpha=len(targets))
-        for place, value in enumerate((len(targets), replaced, *((strengths or {})[name] for name in self._watched))):
-            self._counts[place] += value
+        self._counts[0] += len(targets)
+        self._counts[1] += replaced
+        for place, name in enumerate(self._watched, start=2):
+            assert strengths is not None
+            self._counts[place] += strengths[name]
         labels = targets.clone() if targets.ndim == 1 else targets.argmax(dim=1)  # the engine reuses the memory of its labels
         self._waiting.append((logits.detach(), labels))
         if len(self._waiting) == _COUNTED_AT_ONCE:
