@@ -214,6 +214,13 @@ def is_kept(row: dict[str, Any], run: Run) -> bool:
     return bool(row["step"] <= run.step)
 
 
+def describe_rate(config: Config) -> str:
+    """Return the peak rate, and where it comes from if it is scaled."""
+    optim = config.optim
+    scaled = f" ({optim.peak_lr:g} for {optim.reference_batch_size:,} images, scaled: {optim.lr_scaling})"
+    return f"peak rate {optim.lr_for(config.batch_size):.6g}{scaled if optim.lr_scaling != 'none' else ''}"
+
+
 def say_header(
     config: Config, run: Run, path: Path, world: distributed.World, device: torch.device, train: Source, val: Source
 ) -> None:
@@ -226,7 +233,7 @@ def say_header(
         "model": f"{model_name(config)}, {parameters:,} parameters, {run.precision.name}{', compiled' if config.compile else ''}",
         "batch": a.describe_batch(),
         "steps": f"{a.total_steps:,} = {config.epochs} epochs x {a.steps_per_epoch:,}",
-        "optimizer": f"{config.optim.name}, peak rate {config.optim.peak_lr:g}, {config.schedule.name}",
+        "optimizer": f"{config.optim.name}, {describe_rate(config)}, {config.schedule.name}",
         "machine": f"{device_name(device)}, {torch.get_num_threads()} threads a rank",
     }
     for name, text in lines.items():
