@@ -5,13 +5,15 @@ deterministically, up to so many different bad images; then it raises all the sa
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from loguru import logger
+from numpy.typing import NDArray
 
 from src.batch import BatchPlan, DataError, Source, StaleIndex
 from src.data.plan import CropLaw, replacement
 
+Columns = tuple[NDArray[Any], ...]  # of a plan
 _ATTEMPTS = 10  # replacements that are bad themselves, before the data must be mostly bad
 
 
@@ -76,7 +78,9 @@ class BadImages:
         for substitute in sorted(substitutes, key=lambda each: each.row):
             for index, reason in substitute.bad.items():
                 self._note(index, reason)
-            for column, value in zip(shown, substitute.plan, strict=True):
+            # Said to mypy, which now and then takes columns of different types for objects.
+            columns, values = cast(Columns, shown), cast(Columns, substitute.plan)
+            for column, value in zip(columns, values, strict=True):
                 column[substitute.row] = value[0]
         return shown
 
