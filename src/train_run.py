@@ -24,6 +24,13 @@ from src.training.resume import capture, restore
 from src.training.run import Run
 from src.training.stopping import Preempted, StopRequests
 
+# A run may begin from another's checkpoint with another rate, and evaluate otherwise; what else it goes on from must mean the same.
+_MAY_DIFFER = {
+    *("optim.peak_lr", "optim.lr_scaling", "optim.reference_batch_size", "optim.sam_rho", "optim.sam_every_steps"),
+    *("model.weights", "model.gradient_checkpointing", "average.recalibrate_images", "average.evaluate_trained"),
+    *("average.swa_lr", "average.swa_anneal_epochs"),
+}
+
 
 class Outcome(NamedTuple):
     """How a training ended."""
@@ -201,7 +208,7 @@ def require_fit(state: dict[str, Any], path: Path, config: Config, classes: tupl
         fix = f"the data has {len(classes)} classes that are not the {len(state['classes'])} of {path}: labels would differ."
         problems.append(Problem("data", config.data.name, fix))
     for key, before, now in differences(config, state["config"]):
-        if key.startswith(("data.", "model.", "batch_size")) or (key.startswith("optim.") and key != "optim.peak_lr"):
+        if key.startswith(("data.", "model.", "batch_size", "optim.", "average.")) and key not in _MAY_DIFFER:
             problems.append(Problem(key, now, f"was {before} in {path}. Set it back, or train a new run."))
     if problems:
         raise ConfigError(STAGE, problems)

@@ -143,6 +143,11 @@ def test_another_runs_checkpoint_begins_a_new_run(run_door: RunDoor, tmp_path: P
     assert "resuming from" in more.stderr and "step 20 of 40" in more.stderr
     refused = run_door(*TINY, "model.width=8", f"runs_dir={tmp_path}", "run_name=x", f"resume={tmp_path}/old/checkpoints/last.ckpt")
     assert refused.returncode == 2 and "model.width = 8: was 4" in refused.stderr
+    averaged = ("average=ema", f"runs_dir={tmp_path}", "run_name=y", f"resume={tmp_path}/old/checkpoints/last.ckpt")
+    refused = run_door(*TINY, *averaged)  # the state holds no average to go on from
+    assert refused.returncode == 2 and "average.name = 'ema': was none" in refused.stderr
+    begun = run_door(*TINY, "epochs=1", f"runs_dir={tmp_path}", "run_name=z", f"model.weights={tmp_path}/old/checkpoints/last.ckpt")
+    assert result_of(begun)["status"] == "finished" and "weights from" in begun.stderr
 
 
 @pytest.mark.skipif(not (ROOT / "data" / "fashion_mnist" / "val").is_dir(), reason="no demo data: make data")
