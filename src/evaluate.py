@@ -55,20 +55,14 @@ def run(config: Config, state: dict[str, Any], path: Path, *, trained: bool) -> 
 
     from src.batch import DataError
     from src.evaluate_run import evaluate_checkpoint
-    from src.session import joined, leave_stuck_threads
+    from src.session import exit_code_after, joined
     from src.tracking.console import say_result
 
     with joined(config) as place:
         try:
             result = evaluate_checkpoint(config, state, path, place, trained=trained)
-        except ConfigError as error:
-            if place.world.leads:
-                print(error, file=sys.stderr, flush=True)
-            return 2
-        except DataError as error:
-            logger.error(f"{error}")
-            leave_stuck_threads(error)
-            return 1
+        except (ConfigError, DataError) as error:
+            return exit_code_after(error, place)
         if place.world.leads:
             logger.info(f"acc1 {result.acc1:.3f}  acc5 {result.acc5:.3f}  loss {result.loss:.5f}  ({result.images:,} images)")
             say_result(

@@ -58,7 +58,7 @@ def run(order: FinderOrder) -> int:
     from src.batch import DataError
     from src.lr_search import find
     from src.preflight import preflight
-    from src.session import joined, leave_stuck_threads, open_sources
+    from src.session import exit_code_after, joined, open_sources
     from src.tracking.console import say_result
 
     config = order.config
@@ -68,14 +68,8 @@ def run(order: FinderOrder) -> int:
             logger.info("searching: optim.peak_lr, the schedule and epochs are not used; all else is as in training")
             with telling(order, place) as told:
                 found = find(order, place, *sources, told=told)
-        except ConfigError as error:
-            if place.world.leads:
-                print(error, file=sys.stderr, flush=True)
-            return 2
-        except DataError as error:
-            logger.error(f"{error}")
-            leave_stuck_threads(error)
-            return 1
+        except (ConfigError, DataError) as error:
+            return exit_code_after(error, place)
         except KeyboardInterrupt:
             return EXIT_INTERRUPTED
         if place.world.leads:

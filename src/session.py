@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
+from loguru import logger
 from rich.console import Console
 
 from src import distributed
-from src.batch import Source, Stuck
-from src.config import Config
+from src.batch import DataError, Source, Stuck
+from src.config import Config, ConfigError
 from src.data.build import build_source, build_sources
 from src.data.build_engine import choose_engine
 from src.data.nearby import Report, copy_files, copy_images, load, mapped, wants_memory
@@ -108,6 +109,17 @@ def reporter(place: Place) -> Report:
 def device_name(device: torch.device) -> str:
     """Return the GPU's name, or cpu."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def exit_code_after(error: ConfigError | DataError, place: Place) -> int:
+    """Say what ended a door's work: 2 for what was refused before it began, told once; 1 for data, told by the rank that met it."""
+    if isinstance(error, ConfigError):
+        if place.world.leads:
+            print(error, file=sys.stderr, flush=True)
+        return 2
+    logger.error(f"{error}")
+    leave_stuck_threads(error)
+    return 1
 
 
 def leave_stuck_threads(error: Exception) -> None:

@@ -58,7 +58,7 @@ def run(config: Config) -> int:
     from loguru import logger
 
     from src.preflight import preflight
-    from src.session import joined, leave_stuck_threads, open_sources
+    from src.session import exit_code_after, joined, leave_stuck_threads, open_sources
     from src.tracking.console import say_result
     from src.train_run import train
 
@@ -73,9 +73,7 @@ def run(config: Config) -> int:
                 return 0
             outcome = train(config, place, *sources)
         except ConfigError as error:
-            if place.world.leads:
-                print(error, file=sys.stderr, flush=True)
-            return 2
+            return exit_code_after(error, place)
         except KeyboardInterrupt:  # before or after the loop, which has its own handler
             return EXIT_INTERRUPTED
         except Exception as error:  # noqa: BLE001 (the door: the last place to say what happened)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from src.augment.erasing import Erasing
 from src.augment.laws import Layers, draw_jitter, draw_rand_augment, draw_rand_augment_timm, draw_trivial_augment_wide
-from src.augment.layers import apply_layers
+from src.augment.layers import apply_layers, to_device
 from src.augment.mixing import Mixing, cutmix, mix_targets, mixup
 from src.augment.normalise import Normalise
 from src.augment.operations import Fill
@@ -147,9 +147,3 @@ def _jitter(config: AugmentConfig) -> DrawJitter | None:
     return partial(
         draw_jitter, brightness=config.brightness, contrast=config.contrast, saturation=config.saturation, hue=config.hue
     )
-
-
-def to_device(indices: NDArray[np.int64], device: torch.device) -> Tensor:
-    """Copy a few indices to the device without waiting for it."""
-    tensor = torch.from_numpy(indices)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -33,7 +33,7 @@ def apply_layers(images: Tensor, layers: list[Layers], *, fill: Fill) -> Tensor:
     for row, row_values, row_groups in zip(numbers, values, groups, strict=True):
         for operation, here in row_groups:
             row[here] = parameters(operation, row_values[here], *images.shape[-2:])
-    takes, device_numbers = _to_device(_steps(orders, len(images)), numbers, images.device)
+    takes, device_numbers = _both_to_device(_steps(orders, len(images)), numbers, images.device)
 
     channels_last = images.is_contiguous(memory_format=torch.channels_last)  # then normalising reads it fastest
     current = images.contiguous().index_select(0, takes[0])
@@ -63,10 +63,14 @@ def _steps(orders: np.ndarray, count: int) -> np.ndarray:
     return np.take_along_axis(np.argsort(before, axis=1), after, axis=1)
 
 
-def _to_device(takes: np.ndarray, numbers: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+def _both_to_device(takes: np.ndarray, numbers: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
     """Copy both as one block of 32-bit words."""
-    words = torch.from_numpy(np.concatenate([takes.astype(np.int32).ravel(), numbers.view(np.int32).ravel()]))
-    if device.type == "cuda":
-        words = words.pin_memory().to(device, non_blocking=True)
+    words = to_device(np.concatenate([takes.astype(np.int32).ravel(), numbers.view(np.int32).ravel()]), device)
     indices, rest = words[: takes.size], words[takes.size :]
     return indices.view(takes.shape), rest.view(torch.float32).view(numbers.shape)
+
+
+def to_device(numbers: np.ndarray, device: torch.device) -> Tensor:
+    """Copy a few numbers to the device without waiting for it."""
+    tensor = torch.from_numpy(numbers)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -7,14 +7,14 @@ not ImageFolder's own.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from src.config.overrides import CONF_DIR
+
 _WHOLE = ("optim", "schedule", "augment", "average")  # groups whose values belong to the choice
 _KEY_BY_KEY = ("data", "model")
-_CONF = Path(__file__).resolve().parents[2] / "conf"
 
 Compose = Callable[[list[str]], DictConfig]
 
@@ -53,7 +53,7 @@ def _choice(tree: DictConfig, group: str) -> str:
 
 def _brought(group: str, choice: str) -> set[str]:
     """Return the groups that a choice's file sets as well."""
-    file = _CONF / group / f"{choice}.yaml"
+    file = CONF_DIR / group / f"{choice}.yaml"
     if not file.exists():  # a user's own, or a label
         return set()
     entries = yaml.safe_load(file.read_text()).get("defaults", [])

@@ -62,12 +62,12 @@ def restore(run: Run, state: dict[str, Any]) -> None:
     run.saved()
 
 
-def plain(value: Any) -> Any:
-    """Copy nested containers with every tensor on the CPU."""
+def plain(value: Any, *, copy: bool = False) -> Any:
+    """Rebuild nested containers with every tensor on the CPU; one that is there already is shared, unless it is to be copied."""
     if isinstance(value, Tensor):
-        return value.detach().cpu()
+        return value.detach().to("cpu", copy=copy)
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: plain(item, copy=copy) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(plain(item) for item in value)
+        return type(value)(plain(item, copy=copy) for item in value)
     return value

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from src.training.averaging import NoAverage
 from src.training.clock import Clock
 from src.training.metrics import Meter
 from src.training.precision import SkippedSteps
+from src.training.resume import plain
 from src.training.run import Run
 
 
@@ -25,10 +24,10 @@ def untouched(run: Run) -> Iterator[None]:
     The copies lie in the host's memory: as much as weights, buffers and the optimizer's state.
     """
     tensors = [*run.model.parameters(), *run.model.buffers()]  # those too that no state dict holds
-    kept = [_on_host(tensor) for tensor in tensors]
+    kept = plain(tensors, copy=True)
     gradients = [parameter.grad for parameter in run.model.parameters()]
     training = [module.training for module in run.model.modules()]
-    optimizer, scaler = _on_host(run.optimizer.state_dict()), run.scaler.state_dict()
+    optimizer, scaler = plain(run.optimizer.state_dict(), copy=True), run.scaler.state_dict()
     fields = {name: getattr(run, name) for name in ("step", "lr_at", "meter", "clock", "average", "skipped")}
     run.meter, run.clock, run.average = Meter(run.device, run.watched), Clock(), NoAverage()
     run.skipped = SkippedSteps(run.scaler, run.device)
@@ -52,14 +51,3 @@ def untouched(run: Run) -> Iterator[None]:
         for name, value in fields.items():
             setattr(run, name, value)
         run.note_grad_norm(None)
-
-
-def _on_host(value: Any) -> Any:
-    """Copy nested containers, every tensor to the CPU."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {key: _on_host(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_on_host(item) for item in value)
-    return value
