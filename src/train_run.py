@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from loguru import logger
@@ -10,26 +10,20 @@ from loguru import logger
 from src import distributed
 from src.batch import Source, Tracker
 from src.build import build_engines, build_run
-from src.config import Config, ConfigError, Problem
-from src.config.identity import differences, model_name, run_name
+from src.config import Config, ConfigError
+from src.config.identity import model_name, run_name
+from src.resume_run import is_kept, resume
 from src.session import Place, device_name
 from src.tracking.console import ConsoleTracker, also_log_to
 from src.tracking.jsonl import JsonlTracker, cut_back
-from src.tracking.run_folder import STAGE, RunFolder
-from src.training.checkpoint import CheckpointError, Checkpoints, load_file
+from src.tracking.run_folder import RunFolder
+from src.training.checkpoint import Checkpoints
 from src.training.evaluation import EvalResult
 from src.training.loop import fit
 from src.training.profiling import profiling
-from src.training.resume import capture, restore
+from src.training.resume import capture
 from src.training.run import Run
 from src.training.stopping import Preempted, StopRequests
-
-# A run may begin from another's checkpoint with another rate, and evaluate otherwise; what else it goes on from must mean the same.
-_MAY_DIFFER = {
-    *("optim.peak_lr", "optim.lr_scaling", "optim.reference_batch_size", "optim.sam_rho", "optim.sam_every_steps"),
-    *("model.weights", "model.gradient_checkpointing", "average.recalibrate_images", "average.evaluate_trained"),
-    *("average.swa_lr", "average.swa_anneal_epochs"),
-}
 
 
 class Outcome(NamedTuple):
@@ -151,74 +145,6 @@ def hold_folder(path: Path, config: Config, world: distributed.World) -> RunFold
     held: list[RunFolder] = []
     distributed.from_rank_0(lambda: held.append(RunFolder(path, config)))
     return held[0] if world.leads else None
-
-
-def resume(run: Run, config: Config, checkpoints: Checkpoints, classes: tuple[str, ...]) -> None:
-    """Go on from the newest valid checkpoint, or from the one that was named, or start anew.
-
-    Raises:
-        ConfigError: if the checkpoint cannot be read or does not fit.
-    """
-
-    def find() -> Path | None:
-        try:
-            own = checkpoints.find_newest()
-        except CheckpointError as error:
-            raise ConfigError(STAGE, [Problem("run_name", checkpoints.folder.parent.name, str(error))]) from error
-        if config.resume == "auto" or (own is not None and config.resume != "never"):
-            return own
-        if config.resume != "never":
-            return Path(config.resume).expanduser()
-        if own is not None:
-            fix = f"{checkpoints.folder} holds checkpoints, which are not written over. Choose another run_name, or delete them."
-            raise ConfigError(STAGE, [Problem("resume", "never", fix)])
-        return None
-
-    path = distributed.from_rank_0(find)
-    if path is None:
-        return
-    try:
-        state = load_file(path)
-    except CheckpointError as error:
-        raise ConfigError(STAGE, [Problem("resume", config.resume, str(error))]) from error
-    require_fit(state, path, config, classes)
-    warn_of_other_pixels(run, state)
-    restore(run, state)
-    logger.info(f"resuming from {path} at step {run.step:,} of {run.total_steps:,}")
-
-
-def warn_of_other_pixels(run: Run, state: dict[str, Any]) -> None:
-    """Say so where an engine goes on that makes other pixels than the one before: FFCV may not be installed here."""
-    before, now = state.get("pixels"), run.pixels._asdict()
-    if before is not None and before != now and not (before["exact"] and now["exact"]):
-        logger.warning(
-            f"OTHER PIXELS: the run was trained with data.engine={before['engine']} up to step {state['step']:,}, and goes on "
-            f"with {now['engine']}: same order, boxes and flips, but not the same run bit for bit."
-        )
-
-
-def require_fit(state: dict[str, Any], path: Path, config: Config, classes: tuple[str, ...]) -> None:
-    """Refuse a checkpoint of other classes, or whose steps or tensors would mean something else.
-
-    Raises:
-        ConfigError: with every difference.
-    """
-    problems = []
-    if tuple(state["classes"]) != classes:
-        fix = f"the data has {len(classes)} classes that are not the {len(state['classes'])} of {path}: labels would differ."
-        problems.append(Problem("data", config.data.name, fix))
-    for key, before, now in differences(config, state["config"]):
-        if key.startswith(("data.", "model.", "batch_size", "optim.", "average.")) and key not in _MAY_DIFFER:
-            problems.append(Problem(key, now, f"was {before} in {path}. Set it back, or train a new run."))
-    if problems:
-        raise ConfigError(STAGE, problems)
-
-
-def is_kept(row: dict[str, Any], run: Run) -> bool:
-    """Return whether a resumed run will not write this row of metrics.jsonl again."""
-    if row["kind"] == "epoch":
-        return any(row["step"] == entry["step"] for entry in run.history.epochs)
-    return bool(row["step"] <= run.step)
 
 
 def describe_rate(config: Config) -> str:
