@@ -47,6 +47,7 @@ class Config(Strict):
     run_name: Annotated[Text | None, bookkeeping()]
     resume: Annotated[Text, bookkeeping()]
     dry_run: Annotated[Flag, bookkeeping()]
+    timeout_seconds: Annotated[Positive, bookkeeping()]
     profile_steps: Annotated[CountOrZero, bookkeeping()]
     target_hours: Annotated[list[Positive], bookkeeping()]
 
