@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train test lint format clean
+.PHONY: help setup data train test soak lint format clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 14
@@ -32,6 +32,10 @@ train: setup data ## train a small ResNet on Fashion-MNIST to 92 % (a few minute
 test: setup lint ## the quality gate and all tests
 	-@$(RUN) -m src.prepare fashion_mnist # tests that need the demo data skip without it, and say so
 	$(RUN) -m pytest --numprocesses auto --dist worksteal
+
+SECONDS ?= 1800
+soak: setup ## kill trainings at random instants for SECONDS=1800: every one must end equal bit for bit
+	$(RUN) -m tests.end_to_end.soak --seconds $(SECONDS)
 
 lint: setup ## ruff, mypy, import-linter
 	ruff check .

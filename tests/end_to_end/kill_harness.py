@@ -4,7 +4,7 @@
     python -m tests.end_to_end.kill_harness --kills 10 --ranks 1 2 --optimizers sgd --loaders
     python -m tests.end_to_end.kill_harness --kills 10 --ranks 1 2 --optimizers sam lamb --everything
 
-The last line is JSON: runs, kills, lost, unequal, seconds.
+The last line is JSON: runs, kills, lost, unequal, seconds. soak.py does so for as long as told, with everything mixed.
 """
 
 import argparse
@@ -35,6 +35,7 @@ SETTINGS = (
     *("model=small_resnet", "model.width=4", "model.stem_stride=2", "batch_size=32", "epochs=5", "schedule.warmup_epochs=1"),
     *("save_every_steps=3", "track.log_every_steps=4", "keep_top_k=2", "eval_batch_size=10"),
 )
+STEPS_PER_EPOCH, SAVE_EVERY = 20, 3  # of the settings above
 OPTIMIZERS = ("sgd", "adam", "adamw", "sf_sgd", "sf_adamw")
 
 
@@ -82,7 +83,8 @@ def kill_and_compare(folder: Path, settings: tuple[str, ...], *, ranks: int, kil
         hurt.wait_until_it_trains()
         # Short enough that the run is not over before the last kill; now and then before it trains at all.
         time.sleep(chance.uniform(0, seconds / kills))
-        hurt.wait_for(chance.choice(("any instant", "a save", "an evaluation")))
+        if aim := chance.choice((None, "in a save", "in an evaluation")):
+            hurt.wait_for(aim)
         if not hurt.is_running():
             hurt.finish()
             break
@@ -105,56 +107,60 @@ class Training:
         self._mark = f"run_name={name}"
         self._command = [sys.executable, *launcher, "-m", "src.train", *SETTINGS, *settings, f"runs_dir={runs_dir}", self._mark]
         self._runs_dir = str(runs_dir)
-        self._log = runs_dir / f"{name}.log"
+        self.log = runs_dir / f"{name}.log"
 
     def start(self) -> None:
-        self._rows_before = self._rows()
+        """Start it, or start it again: the command is the same."""
+        self._status_before, self._rows_before = self._status_time(), 0
         settings = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        with open(self._log, "ab") as log:
+        with open(self.log, "ab") as log:
             self._process = subprocess.Popen(self._command, cwd=ROOT, env=settings, stdout=subprocess.PIPE, stderr=log, text=True)
 
     def wait_until_it_trains(self) -> None:
         """Wait until status.json is this process's, which is just before the first step."""
-        status = self.folder / "status.json"
-        before = status.stat().st_mtime_ns if status.exists() else 0
-        while self.is_running():
-            if status.exists() and status.stat().st_mtime_ns != before:
-                return
+        while self.is_running() and self._status_time() == self._status_before:
             time.sleep(0.005)
+        self._rows_before = len(self.rows())  # rows that will be written again are cut off by then
 
-    def wait_for(self, aim: str) -> None:
-        """Wait until it is in a save or an evaluation, as its files tell; for any instant, not at all."""
-        deadline = time.monotonic() + 5
-        wanted = {"a save": "in a save", "an evaluation": "in an evaluation"}.get(aim)
-        while wanted and self.is_running() and self.moment() != wanted and time.monotonic() < deadline:
-            pass
+    def wait_for(self, aim: str, *, most: float = 5.0) -> None:
+        """Wait until its files tell that this is what it does, but no longer than so many seconds."""
+        deadline = time.monotonic() + most
+        while self.is_running() and self.moment() != aim and time.monotonic() < deadline:
+            time.sleep(0.0003)
 
     def is_running(self) -> bool:
+        """Return whether the process that was started, which may be torchrun, lives."""
         return self._process.poll() is None
 
     def finish(self) -> float:
         """Wait for the end; return the seconds of training."""
         out, _ = self._process.communicate(timeout=240)
-        assert self._process.returncode == 0, self._log.read_text()[-2000:]
+        assert self._process.returncode == 0, self.log.read_text()[-2000:]
         assert json.loads(out.splitlines()[-1])["status"] == "finished"
-        rows = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
-        epochs = [row for row in rows if row["kind"] == "epoch"]
+        epochs = [row for row in self.rows() if row["kind"] == "epoch"]
         return max(1.0, sum(row["time/epoch_seconds"] + row["time/eval_seconds"] for row in epochs) * 2)
 
     def moment(self) -> str:
         """Say what the run is doing, as far as its files tell."""
-        names = [path.name for path in (self.folder / "checkpoints").glob(".writing-*")] if self.folder.exists() else []
-        if names:
+        if self._status_time() == self._status_before:
+            return "in start-up"
+        checkpoints = self.folder / "checkpoints"
+        if any(checkpoints.glob(".writing-*")):
             return "in a save"
-        rows = self._rows()
-        if not rows or len(rows) <= len(self._rows_before):
+        rows = self.rows()
+        if len(rows) <= self._rows_before:
             return "before the first log"
-        last = json.loads(rows[-1])
-        return "in an evaluation" if last["kind"] == "train" and last["step"] % 20 == 0 else "in training"
+        if rows[-1]["kind"] == "train":
+            return "in training" if rows[-1]["step"] % STEPS_PER_EPOCH else "in an evaluation"
+        with contextlib.suppress(FileNotFoundError):
+            saved = (checkpoints / "last.ckpt").stat().st_mtime_ns
+            if saved < (self.folder / "metrics.jsonl").stat().st_mtime_ns:
+                return "at an epoch's end"  # its row is written, and the checkpoint that knows of it is not
+        return "in training"
 
     def kill(self) -> None:
         """SIGKILL every process of the run, and wait until they are gone."""
-        while pids := self._pids():
+        while pids := self.pids():
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -164,19 +170,38 @@ class Training:
         if self._process.stdout is not None:
             self._process.stdout.close()
 
-    def _rows(self) -> list[str]:
-        file = self.folder / "metrics.jsonl"
-        return file.read_text().splitlines() if file.exists() else []
+    def kill_launcher(self) -> None:
+        """SIGKILL the process that was started alone, and wait until it is gone."""
+        self._process.kill()
+        self._process.wait()
 
-    def _pids(self) -> list[int]:
-        found = []
+    def wait(self, seconds: float) -> None:
+        """Wait until the process that was started is gone, but no longer than so many seconds."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=seconds)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows of metrics.jsonl; the last one may be half-written and is left away then."""
+        file = self.folder / "metrics.jsonl"
+        *whole, _ = file.read_text().split("\n") if file.exists() else [""]
+        return [json.loads(line) for line in whole]
+
+    def pids(self) -> dict[int, str | None]:
+        """Return its processes, each with its rank, which torchrun has not."""
+        found = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdecimal():
                 with contextlib.suppress(OSError):
                     words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
                     if self._mark in words and f"runs_dir={self._runs_dir}" in words:
-                        found.append(int(entry.name))
+                        around = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
+                        found[int(entry.name)] = next((word[5:] for word in around if word.startswith("RANK=")), None)
         return found
+
+    def _status_time(self) -> int:
+        with contextlib.suppress(FileNotFoundError):
+            return (self.folder / "status.json").stat().st_mtime_ns
+        return 0
 
 
 def compare(whole: Path, hurt: Path) -> list[str]:

@@ -75,6 +75,11 @@ def settings_of(name: str, root: Path) -> tuple[str, ...]:
     return (*chosen, f"data.engine={engine}", *SIZES)
 
 
+def available() -> list[str]:
+    """Return the combinations whose packages are installed."""
+    return [name for name, package in COMBINATIONS.items() if package is None or _is_installed(package)]
+
+
 def _is_installed(package: str) -> bool:
     try:
         return find_spec(package) is not None
