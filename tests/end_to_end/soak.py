@@ -4,9 +4,9 @@
     python -m tests.end_to_end.soak --seconds 1800 --seed 0
 
 Loaders, optimizers, 1 and 2 ranks, accumulation and all features at once are mixed at random. One training runs on each core.
-No run is started after the time is up; those under way come to their end. The last line is JSON: `runs`, `kills`, `lost`, `unequal`,
-`moments` (of the kills), `killed` (who was killed first), `engines` (of the runs) and `seconds`. A run that comes back more than
-save_every_steps behind what it had logged counts as lost. It exits 1 if one was lost or unequal; that run's folder is kept.
+No run is started after the time is up; those under way come to their end. A run that comes back more than save_every_steps behind
+what it had logged counts as lost. The last line is JSON: `runs`, `kills`, `lost`, `unequal`, `moments` (of the kills), `killed` (who
+was killed first), `engines` (of the runs) and `seconds`. It exits 1 if a run was lost or unequal, and keeps its folder.
 """
 
 import argparse
@@ -161,7 +161,8 @@ def hurt_and_compare(folder: Path, case: Case) -> Outcome:
     except (AssertionError, subprocess.TimeoutExpired) as error:
         outcome.lost.append(str(error))
         for training in (whole, hurt):
-            training.kill()
+            if training.log.exists():  # it was started
+                training.kill()
         return outcome
     outcome.unequal.extend(compare(whole.folder, hurt.folder))
     return outcome
