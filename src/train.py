@@ -20,7 +20,7 @@ EXIT_PREEMPTED, EXIT_INTERRUPTED = 75, 130
 
 def main(arguments: Sequence[str]) -> int:
     """Parse, validate, and train one run or a sweep. Returns the exit code."""
-    line = parse(arguments, door=MODULE, about="Train an image classifier; run the same command again to resume.")
+    line = parse(arguments, door=MODULE, about="Train an image classifier; run the same command again to resume.", trains=True)
     if line.multirun:
         return sweep(line)
     try:

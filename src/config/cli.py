@@ -1,4 +1,4 @@
-"""What stands on the command line besides overrides: --help, --cfg, --multirun, --config-dir."""
+"""What stands on the command line besides overrides: --help, --cfg, --run-dir, --multirun, --config-dir."""
 
 import argparse
 import sys
@@ -8,8 +8,9 @@ from typing import NamedTuple, NoReturn
 
 import yaml
 
-from src.config.compose import compose_tree
+from src.config.compose import compose_tree, expand_sweep, load
 from src.config.errors import ConfigError, Problem
+from src.config.identity import run_dir
 from src.config.overrides import groups
 
 EXAMPLES = """five commands to begin with:
@@ -31,13 +32,14 @@ class CommandLine(NamedTuple):
     config_dir: Path | None
 
 
-def parse(arguments: Sequence[str], *, door: str, about: str) -> CommandLine:
-    """Split the command line; answer --help and --cfg here, and exit with 0.
+def parse(arguments: Sequence[str], *, door: str, about: str, trains: bool = False) -> CommandLine:
+    """Split the command line; answer --help, --cfg and --run-dir here, and exit with 0.
 
     Args:
         arguments: without the program's name.
         door: the module, such as `src.train`.
         about: one sentence for --help.
+        trains: whether the door has runs, and so --run-dir.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m {door}",
@@ -48,6 +50,10 @@ def parse(arguments: Sequence[str], *, door: str, about: str) -> CommandLine:
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="a group's choice (optim=adam) or a value (seed=1)")
     parser.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
+    if trains:
+        parser.add_argument(
+            "--run-dir", action="store_true", help="print the folder that the run has, and stop: scripts ask for it"
+        )
     parser.add_argument("--multirun", "-m", action="store_true", help="run every combination of the values given as a,b,c")
     parser.add_argument("--config-dir", type=Path, help="a folder with groups of your own, searched beside conf/")
     parsed, unknown = parser.parse_known_intermixed_args(arguments)
@@ -64,7 +70,20 @@ def parse(arguments: Sequence[str], *, door: str, about: str) -> CommandLine:
             exit_with(error)
         print(yaml.safe_dump(tree, sort_keys=False), end="")
         sys.exit(0)
+    if trains and parsed.run_dir:
+        _say_run_dirs(parsed.overrides, parsed.config_dir, multirun=parsed.multirun)
     return CommandLine(parsed.overrides, parsed.multirun, parsed.config_dir)
+
+
+def _say_run_dirs(overrides: list[str], config_dir: Path | None, *, multirun: bool) -> NoReturn:
+    """Print the absolute path of the run's folder, of a sweep one a line, and exit with 0."""
+    try:
+        points = expand_sweep(overrides, config_dir=config_dir) if multirun else [overrides]
+        folders = [run_dir(load(point, config_dir=config_dir)) for point in points]
+    except ConfigError as error:
+        exit_with(error)
+    print(*(folder.absolute() for folder in folders), sep="\n")
+    sys.exit(0)
 
 
 def exit_with(error: ConfigError) -> NoReturn:

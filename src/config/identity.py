@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Set
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from src.config.data import EXACT_ENGINES
@@ -37,6 +38,11 @@ def run_name(config: Config) -> str:
     flat = {key: _meaning(key, value) for key, value in flatten(config) if not _under(key, _HOW_NOT_WHAT)}
     digest = hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:8]
     return f"{config.data.name}-{model_name(config)}-{config.optim.name}-s{config.seed}-{digest}"
+
+
+def run_dir(config: Config) -> Path:
+    """Return where the run writes: `<runs_dir>/<run_name>`."""
+    return Path(config.runs_dir).expanduser() / run_name(config)
 
 
 def model_name(config: Config) -> str:

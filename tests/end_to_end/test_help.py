@@ -1,4 +1,4 @@
-"""--help and --cfg answer at once: no torch is imported for them, nor for a mistake at the door."""
+"""--help, --cfg and --run-dir answer at once: no torch is imported for them, nor for a mistake at the door."""
 
 import subprocess
 import sys
@@ -26,7 +26,13 @@ finally:
 
 @pytest.mark.parametrize(
     ("arguments", "code"),
-    [(["--help"], 0), (["--cfg", "job", "optim=sf_sgd"], 0), (["epochs=0"], 2), (["--multirun", "seed=0,x"], 2)],
+    [
+        (["--help"], 0),
+        (["--cfg", "job", "optim=sf_sgd"], 0),
+        (["--run-dir"], 0),
+        (["epochs=0"], 2),
+        (["--multirun", "seed=0,x"], 2),
+    ],
 )
 def test_what_needs_no_torch_imports_none(arguments: list[str], code: int) -> None:
     command = [sys.executable, "-c", WATCHED, *arguments]

@@ -1,4 +1,4 @@
-"""The words beside the overrides: --help, --cfg, --multirun, --config-dir; and how a sweep runs."""
+"""The words beside the overrides: --help, --cfg, --run-dir, --multirun, --config-dir; and how a sweep runs."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 from src import train
+from src.config import load
 from src.config.cli import parse
+from src.config.identity import run_name
 from src.config.overrides import groups
 
 
@@ -58,6 +60,41 @@ def test_cfg_prints_what_would_be_validated(capsys: pytest.CaptureFixture[str]) 
 
 def test_cfg_of_what_cannot_be_composed_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert "optim = 'nadam': no such choice." in refused(capsys, "--cfg", "job", "optim=nadam")
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        parse(arguments, door="src.train", about="x", trains=True)
+    assert caught.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_run_dir_is_the_absolute_path_of_the_folder_that_training_takes(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = run_name(load(["data=synthetic", "seed=3"]))
+    assert answer(capsys, "--run-dir", "data=synthetic", "seed=3") == f"{tmp_path}/runs/{name}\n"
+    assert answer(capsys, "data=synthetic", "runs_dir=/elsewhere", "run_name=mine", "--run-dir") == "/elsewhere/mine\n"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_run_dir_of_a_sweep_is_a_line_for_every_run(capsys: pytest.CaptureFixture[str]) -> None:
+    told = answer(capsys, "--run-dir", "-m", "data=synthetic", "runs_dir=/r", "seed=0,1").splitlines()
+    assert told == [f"/r/{run_name(load(['data=synthetic', f'seed={seed}']))}" for seed in (0, 1)]
+
+
+def test_run_dir_of_wrong_input_prints_the_usual_message_and_no_path(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(["--run-dir", "epochs=0", "sed=1"], door="src.train", about="x", trains=True)
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("2 problems in the configuration:\n")
+
+
+def test_only_the_door_that_trains_has_run_dir(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--run-dir: no such option." in refused(capsys, "--run-dir")
 
 
 def test_help_lists_every_group_with_its_choices(capsys: pytest.CaptureFixture[str]) -> None:
