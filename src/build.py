@@ -45,20 +45,26 @@ class Engines(NamedTuple):
 
 def build_engines(config: Config, world: World, device: torch.device, train: Source, val: Source) -> Engines:
     """Build this rank's engines."""
-    threads = loader_threads(config, world)
+    threads, limit = loader_threads(config, world), stuck_seconds(config)
     data, name = config.data, choose_engine(config.data)
     bad_images = None
     if isinstance(data, StoredData) and data.bad_image == "replace":
         bad_images = BadImages(train, crop_law(config), most=data.max_bad_images)
     return Engines(
-        build_engine(data, name, train, device=device, threads=threads, bad_images=bad_images),
-        build_engine(data, name, val, device=device, threads=threads),  # a bad image always raises: the count must stay exact
+        build_engine(data, name, train, device=device, threads=threads, stuck_seconds=limit, bad_images=bad_images),
+        # Here a bad image always raises: the count must stay exact.
+        build_engine(data, name, val, device=device, threads=threads, stuck_seconds=limit),
     )
 
 
 def loader_threads(config: Config, world: World) -> int:
     """Return how many threads decode for this rank."""
     return config.data.workers if isinstance(config.data.workers, int) else cpus_per_rank(world)
+
+
+def stuck_seconds(config: Config) -> float:
+    """Return how long a rank waits for a batch: less than the others wait for the rank, so that it can name the images."""
+    return config.timeout_seconds * 2 / 3
 
 
 def build_run(

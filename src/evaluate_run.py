@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from src.build import evaluate_model, loader_threads
+from src.build import evaluate_model, loader_threads, stuck_seconds
 from src.build_model import build_live_model
 from src.config import Config, ConfigError, Problem
 from src.data.build_engine import build_engine, choose_engine
@@ -37,7 +37,8 @@ def evaluate_checkpoint(config: Config, state: dict[str, Any], path: Path, place
     model = build_live_model(config, precision, device, num_classes=len(source.classes))
     model.load_state_dict(weights)
     model.eval()
-    engine = build_engine(config.data, choose_engine(config.data), source, device=device, threads=loader_threads(config, world))
+    threads, limit = loader_threads(config, world), stuck_seconds(config)
+    engine = build_engine(config.data, choose_engine(config.data), source, device=device, threads=threads, stuck_seconds=limit)
     try:
         return evaluate_model(config, world, device, model, engine, source, precision, weights=name)
     finally:

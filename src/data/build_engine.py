@@ -2,7 +2,7 @@
 
 from functools import cache
 from importlib.util import find_spec
-from typing import assert_never
+from typing import TypedDict, assert_never
 
 import torch
 from loguru import logger
@@ -13,8 +13,25 @@ from src.config.data import DataConfig, EngineName
 from src.data.bad_images import BadImages
 
 
+class _Common(TypedDict):
+    """What every engine is told."""
+
+    device: torch.device
+    threads: int
+    prefetch: int
+    bad_images: BadImages | None
+    stuck_seconds: float
+
+
 def build_engine(
-    config: DataConfig, name: EngineName, source: Source, *, device: torch.device, threads: int, bad_images: BadImages | None = None
+    config: DataConfig,
+    name: EngineName,
+    source: Source,
+    *,
+    device: torch.device,
+    threads: int,
+    stuck_seconds: float,
+    bad_images: BadImages | None = None,
 ) -> Engine:
     """Build the engine that decodes this source for this rank.
 
@@ -24,35 +41,43 @@ def build_engine(
         source: as build_source opened it.
         device: where batches end.
         threads: that decode.
+        stuck_seconds: see ThreadedEngine.
         bad_images: what takes a bad image's place; None: it raises.
 
     Raises:
         ConfigError: if the engine is not installed.
     """
-    on_gpu, prefetch = config.decoder == "gpu", config.prefetch
+    on_gpu = config.decoder == "gpu"
+    common: _Common = {
+        "device": device,
+        "threads": threads,
+        "prefetch": config.prefetch,
+        "bad_images": bad_images,
+        "stuck_seconds": stuck_seconds,
+    }
     match name:
         case "torchvision":
             from src.data.engines.torchvision import TorchvisionEngine
 
-            return TorchvisionEngine(source, device=device, threads=threads, prefetch=prefetch, bad_images=bad_images)
+            return TorchvisionEngine(source, **common)
         case "nvimgcodec":
             if on_gpu:
                 from src.data.engines.nvimgcodec_gpu import NvImageCodecGpuEngine
 
-                return NvImageCodecGpuEngine(source, device=device, threads=threads, prefetch=prefetch, bad_images=bad_images)
+                return NvImageCodecGpuEngine(source, **common)
             from src.data.engines.nvimgcodec import NvImageCodecEngine
 
-            return NvImageCodecEngine(source, device=device, threads=threads, prefetch=prefetch, bad_images=bad_images)
+            return NvImageCodecEngine(source, **common)
         case "dali":
             from src.data.engines.dali import DaliEngine
 
-            return DaliEngine(source, device=device, threads=threads, prefetch=prefetch, gpu_decoder=on_gpu, bad_images=bad_images)
+            return DaliEngine(source, gpu_decoder=on_gpu, **common)
         case "ffcv":
             from src.data.engines.ffcv import FfcvEngine
             from src.data.sources.beton import BetonSource
 
             assert isinstance(source, BetonSource), "the schema lets ffcv read .beton only"
-            return FfcvEngine(source, device=device, threads=threads, prefetch=prefetch, bad_images=bad_images)
+            return FfcvEngine(source, **common)
         case "auto":
             raise AssertionError("choose_engine never returns auto")
         case _:

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from src.batch import BatchPlan, Encoded, Engine, Source
-from src.data.bad_images import BadImages
 from src.data.engines.torchvision import TorchvisionEngine
 from src.data.plan import CropLaw, random_resized_crops, sample_keys
 from src.data.sources.folder import FolderSource
@@ -26,25 +25,25 @@ BuildEngine = Callable[..., Engine]
 CPU = torch.device("cpu")
 
 
-def _torchvision(source: Source, *, threads: int = 2, prefetch: int = 2, bad_images: BadImages | None = None) -> Engine:
-    return TorchvisionEngine(source, device=CPU, threads=threads, prefetch=prefetch, bad_images=bad_images)
+def _torchvision(source: Source, *, threads: int = 2, prefetch: int = 2, **more: Any) -> Engine:
+    return TorchvisionEngine(source, device=CPU, threads=threads, prefetch=prefetch, **more)
 
 
-def _nvimgcodec(source: Source, *, threads: int = 2, prefetch: int = 2, bad_images: BadImages | None = None) -> Engine:
+def _nvimgcodec(source: Source, *, threads: int = 2, prefetch: int = 2, **more: Any) -> Engine:
     pytest.importorskip("nvidia.nvimgcodec", reason="nvImageCodec is not installed: pip install -e '.[nvimgcodec]'")
     from src.data.engines.nvimgcodec import NvImageCodecEngine
 
-    return NvImageCodecEngine(source, device=CPU, threads=threads, prefetch=prefetch, bad_images=bad_images)
+    return NvImageCodecEngine(source, device=CPU, threads=threads, prefetch=prefetch, **more)
 
 
-def _dali(source: Source, *, threads: int = 2, prefetch: int = 2, bad_images: BadImages | None = None) -> Engine:
+def _dali(source: Source, *, threads: int = 2, prefetch: int = 2, **more: Any) -> Engine:
     pytest.importorskip("nvidia.dali", reason="DALI is not installed: pip install -e '.[dali]'")
     from src.data.engines.dali import DaliEngine
 
-    return DaliEngine(source, device=CPU, threads=threads, prefetch=prefetch, bad_images=bad_images)
+    return DaliEngine(source, device=CPU, threads=threads, prefetch=prefetch, **more)
 
 
-def _ffcv(source: Source, *, threads: int = 2, prefetch: int = 2, bad_images: BadImages | None = None) -> Engine:
+def _ffcv(source: Source, *, threads: int = 2, prefetch: int = 2, **more: Any) -> Engine:
     from src.data.engines.ffcv import FfcvEngine, why_not_importable
     from tests.contracts.engine_ffcv import converted
 
@@ -53,7 +52,7 @@ def _ffcv(source: Source, *, threads: int = 2, prefetch: int = 2, bad_images: Ba
     if isinstance(source, Watched):
         pytest.skip("FFCV reads the file itself, which a source cannot count or delay: see tests/unit/data/test_ffcv_engine.py")
     with converted(source) as beton:
-        return FfcvEngine(beton, device=CPU, threads=threads, prefetch=prefetch, bad_images=bad_images)
+        return FfcvEngine(beton, device=CPU, threads=threads, prefetch=prefetch, **more)
 
 
 ENGINES: dict[str, BuildEngine] = {"torchvision": _torchvision, "nvimgcodec": _nvimgcodec, "dali": _dali, "ffcv": _ffcv}

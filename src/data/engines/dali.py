@@ -18,6 +18,7 @@ from src.data.engines.dali_pipeline import copy_to_gpu, load_dali
 from src.data.engines.dali_reader import Reader
 from src.data.engines.dali_run import Made, Pipelines, Run
 from src.data.engines.staging import HostBatch, HostSlot, to_device
+from src.data.engines.waiting import Watch
 
 _HELD = 2  # batches on a GPU whose copy need not be done yet, so that nobody waits for the step in progress
 
@@ -32,6 +33,7 @@ class DaliEngine:
         prefetch: batches read and decoded while the caller works on one.
         gpu_decoder: decode and resize on `device`, a GPU. The pixels differ a little from a CPU's.
         bad_images: what takes a bad image's place; None: it raises.
+        stuck_seconds: see ThreadedEngine. It holds for DALI's own threads too: where a source maps its file, they read it.
 
     Raises:
         ConfigError: where DALI is not installed.
@@ -46,11 +48,13 @@ class DaliEngine:
         prefetch: int,
         gpu_decoder: bool = False,
         bad_images: BadImages | None = None,
+        stuck_seconds: float | None = None,
     ) -> None:
         assert device.type == "cuda" or not gpu_decoder, f"a GPU cannot decode for {device}"
         load_dali()
         self.pixels = Pixels("dali-gpu" if gpu_decoder else "dali", exact=False)
         self._source, self._device, self._prefetch, self._bad_images = source, device, prefetch, bad_images
+        self._watch = Watch(source, stuck_seconds)
         self._reader = Reader(source, threads, bad_images)
         gpu = (torch.cuda.current_device() if device.index is None else device.index) if gpu_decoder else None
         self._pipelines = Pipelines(threads, prefetch + (_HELD if gpu_decoder else 1), gpu)
@@ -59,7 +63,7 @@ class DaliEngine:
 
     def batches(self, plans: Iterator[BatchPlan], *, geometry: Geometry) -> Iterator[Batch]:
         """Yield a batch for each plan. See the protocol."""
-        run = Run(self._reader, self._pipelines, geometry)
+        run = Run(self._reader, self._pipelines, geometry, self._watch)
         if self._gpu_decoder:
             return self._on_gpu(run, plans)
         if self._device.type == "cpu":
@@ -68,7 +72,8 @@ class DaliEngine:
 
     def close(self) -> None:
         """Stop the threads and the pipelines; what is queued is dropped."""
-        self._reader.close()
+        self._reader.close(wait=not self._watch.stuck)
+        self._watch.close()
         for run in list(self._running):
             run.close()
         self._pipelines.close()

@@ -50,9 +50,9 @@ class Reader:
         chunks = [rows[start : start + _CHUNK] for start in rows[::_CHUNK]]
         return [self._pool.submit(lambda chunk: [self._row(plan, row, geometry) for row in chunk], chunk) for chunk in chunks]
 
-    def close(self) -> None:
-        """Stop the threads; what is queued is dropped."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    def close(self, *, wait: bool) -> None:
+        """Stop the threads, and wait for what they are at if they will end it; what is queued is dropped."""
+        self._pool.shutdown(wait=wait, cancel_futures=True)
 
     def _row(self, plan: BatchPlan, row: int, geometry: Geometry) -> Row:
         index = int(plan.ids[row])

@@ -12,6 +12,7 @@ from src.batch import BatchPlan, BoxResize, Geometry
 from src.data.bad_images import Substitute
 from src.data.engines.dali_pipeline import DaliError, DecodePipeline, Request, request
 from src.data.engines.dali_reader import Reader, Row
+from src.data.engines.waiting import Watch
 
 _IDLE = 2  # pipelines kept: training's and evaluation's
 _LEAST = 32  # images in a batch that a pipeline is built for
@@ -121,8 +122,8 @@ class Run:
         pending: under way, in order.
     """
 
-    def __init__(self, reader: Reader, pipelines: Pipelines, geometry: Geometry) -> None:
-        self._reader, self._pipelines, self._geometry = reader, pipelines, geometry
+    def __init__(self, reader: Reader, pipelines: Pipelines, geometry: Geometry, watch: Watch) -> None:
+        self._reader, self._pipelines, self._geometry, self._watch = reader, pipelines, geometry, watch
         self.pending: deque[_Ahead] = deque()
         self._pipeline: DecodePipeline | None = None
         self._closed = False
@@ -135,14 +136,14 @@ class Run:
         """Wait for the next batch.
 
         Raises:
-            DataError: naming the sample, if one of it is bad.
+            DataError: naming the sample, if one of it is bad; Stuck, if the batch does not come.
         """
         head = self.pending[0]
         while True:
             self._feed(wait=True)
             assert head.pipeline is not None
             try:
-                images = head.pipeline.take()
+                images = self._watch.call(head.pipeline.take, head.plan)
                 break
             except DaliError as error:
                 self._recover(error)
@@ -176,7 +177,7 @@ class Run:
                 continue
             if not (wait and place == 0) and not batch.is_read():
                 return  # an error waits for its batch's turn
-            batch.rows = [row for task in batch.tasks for row in task.result()]
+            batch.rows = [row for rows in self._watch.results(batch.tasks, batch.plan) for row in rows]
             batch.request = self._request(batch)
             pipeline = self._pipeline_for(len(batch.rows))
             try:

@@ -32,7 +32,14 @@ class FfcvEngine(ThreadedEngine):
     """
 
     def __init__(
-        self, source: BetonSource, *, device: torch.device, threads: int, prefetch: int, bad_images: BadImages | None = None
+        self,
+        source: BetonSource,
+        *,
+        device: torch.device,
+        threads: int,
+        prefetch: int,
+        bad_images: BadImages | None = None,
+        stuck_seconds: float | None = None,
     ) -> None:
         require_ffcv()
         self._rows = read_rows(source)
@@ -40,7 +47,16 @@ class FfcvEngine(ThreadedEngine):
         self._scratch_bytes = self._rows.scratch_bytes
         self._own = threading.local()
         pixels = Pixels("ffcv", exact=False, eval_crop="centre box", interpolation="area")
-        super().__init__(source, decode_box, pixels, device=device, threads=threads, prefetch=prefetch, bad_images=bad_images)
+        super().__init__(
+            source,
+            decode_box,
+            pixels,
+            device=device,
+            threads=threads,
+            prefetch=prefetch,
+            bad_images=bad_images,
+            stuck_seconds=stuck_seconds,
+        )
 
     def close(self) -> None:
         """Stop the threads, and let go of the file."""

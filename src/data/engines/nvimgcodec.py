@@ -29,7 +29,14 @@ class NvImageCodecEngine(ThreadedEngine):
     """torchvision's pixels, faster. See ThreadedEngine for the arguments."""
 
     def __init__(
-        self, source: Source, *, device: torch.device, threads: int, prefetch: int, bad_images: BadImages | None = None
+        self,
+        source: Source,
+        *,
+        device: torch.device,
+        threads: int,
+        prefetch: int,
+        bad_images: BadImages | None = None,
+        stuck_seconds: float | None = None,
     ) -> None:
         self._decoders = Decoders()
         super().__init__(
@@ -40,6 +47,7 @@ class NvImageCodecEngine(ThreadedEngine):
             threads=threads,
             prefetch=prefetch,
             bad_images=bad_images,
+            stuck_seconds=stuck_seconds,
         )
 
     def _decode_many(self, encoded: dict[int, Encoded], plan: BatchPlan, geometry: Geometry) -> dict[int, NDArray[np.uint8]]:

@@ -17,6 +17,7 @@ from src.config import ConfigError, Problem
 from src.data.bad_images import BadImages, Substitute, make_or_replace
 from src.data.engines import pixels as reference
 from src.data.engines.nvimgcodec import Decoders, is_whole_jpeg, load_codec
+from src.data.engines.waiting import Watch
 
 
 class NvImageCodecGpuEngine:
@@ -28,17 +29,26 @@ class NvImageCodecGpuEngine:
         threads: CPU threads that read, and that nvImageCodec may use.
         prefetch: batches made while the caller works on one.
         bad_images: what takes a bad image's place; None: it raises.
+        stuck_seconds: see ThreadedEngine.
     """
 
     pixels = Pixels("nvimgcodec-gpu", exact=False)
 
     def __init__(
-        self, source: Source, *, device: torch.device, threads: int, prefetch: int, bad_images: BadImages | None = None
+        self,
+        source: Source,
+        *,
+        device: torch.device,
+        threads: int,
+        prefetch: int,
+        bad_images: BadImages | None = None,
+        stuck_seconds: float | None = None,
     ) -> None:
         if device.type != "cuda":
             fix = "there is no GPU here. Set data.decoder=cpu."
             raise ConfigError("the data", [Problem("data.decoder", "gpu", fix)])
         self._source, self._device, self._prefetch, self._bad_images = source, device, prefetch, bad_images
+        self._watch = Watch(source, stuck_seconds)
         self._codec = codec = load_codec()
         kinds = codec.BackendKind
         backends = [codec.Backend(kind) for kind in (kinds.HW_GPU_ONLY, kinds.GPU_ONLY, kinds.HYBRID_CPU_GPU, kinds.CPU_ONLY)]
@@ -51,27 +61,28 @@ class NvImageCodecGpuEngine:
 
     def batches(self, plans: Iterator[BatchPlan], *, geometry: Geometry) -> Iterator[Batch]:
         """Yield a batch for each plan. See the protocol."""
-        pending: deque[Future[Batch]] = deque()
+        pending: deque[tuple[Future[Batch], BatchPlan]] = deque()
         try:
             while True:
                 while len(pending) <= self._prefetch and (plan := next(plans, None)) is not None:
-                    pending.append(self._maker.submit(self._make, plan, geometry))
+                    pending.append((self._maker.submit(self._make, plan, geometry), plan))
                 if not pending:
                     return
-                batch = pending[0].result()
+                head, plan = pending[0]
+                (batch,) = self._watch.results([head], plan)
                 pending.popleft()
                 # The memory came from another stream: it may be used again only after the caller's work on it.
                 for tensor in (batch.images, batch.labels):
                     tensor.record_stream(torch.cuda.current_stream(self._device))
                 yield batch
         finally:
-            for task in pending:
+            for task, _ in pending:
                 task.cancel()
 
     def close(self) -> None:
         """Stop the threads; what is queued is dropped."""
-        self._maker.shutdown(wait=True, cancel_futures=True)
-        self._readers.shutdown(wait=True, cancel_futures=True)
+        for pool in (self._maker, self._readers):
+            pool.shutdown(wait=not self._watch.stuck, cancel_futures=True)
         self._on_cpu.close()
 
     def _make(self, plan: BatchPlan, geometry: Geometry) -> Batch:

@@ -13,13 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from src.batch import Batch, BatchPlan, BoxResize, DataError, Encoded, Geometry, Pixels, Source, Stuck
+from src.batch import Batch, BatchPlan, BoxResize, DataError, Encoded, Geometry, Pixels, Source
 from src.data.bad_images import BadImages, Substitute, make_or_replace
 from src.data.engines.pixels import DecodeBox, finish_row, read_row, write_row
 from src.data.engines.staging import HostBatch, HostSlot, to_device
+from src.data.engines.waiting import Watch
 
-STUCK_SECONDS = 900  # without the next images: more than a network file system takes to come back, less than a night
-_NAMED = 5
 _CHUNK = 32  # images a task, at most: more at once gains nothing
 _TASKS = 4  # a thread, among the batches that are under way: so that none waits for another
 _PIXELS = 4_000_000  # decoded at once by a thread, unless a single image has more: it bounds the memory
@@ -36,6 +35,7 @@ class ThreadedEngine:
         threads: that decode.
         prefetch: batches decoded while the caller works on one. Memory is bounded by this many batches and one more.
         bad_images: what takes a bad image's place; None: it raises.
+        stuck_seconds: in which a batch must be there that is waited for, or its images are named and it ends; None: no limit.
     """
 
     def __init__(
@@ -48,10 +48,11 @@ class ThreadedEngine:
         threads: int,
         prefetch: int,
         bad_images: BadImages | None = None,
+        stuck_seconds: float | None = None,
     ) -> None:
         self._source, self._decode_box, self.pixels = source, decode, pixels
         self._device, self._prefetch, self._bad_images = device, prefetch, bad_images
-        self._stuck, self._threads = False, threads
+        self._watch, self._threads = Watch(source, stuck_seconds), threads
         torch.get_num_threads()  # settles the caller's own number, before _alone says another to threads that are still to come
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode", initializer=_alone)
 
@@ -61,7 +62,7 @@ class ThreadedEngine:
 
     def close(self) -> None:
         """Stop the threads; what is queued is dropped."""
-        self._pool.shutdown(wait=not self._stuck, cancel_futures=True)
+        self._pool.shutdown(wait=not self._watch.stuck, cancel_futures=True)
 
     def _decoded(self, plans: Iterator[BatchPlan], geometry: Geometry) -> Iterator[HostBatch]:
         free: deque[HostSlot] = deque()
@@ -73,7 +74,7 @@ class ThreadedEngine:
                 if not pending:
                     return
                 batch, tasks = pending[0]
-                substitutes = [substitute for task in tasks for substitute in self._result(task, batch.plan)]
+                substitutes = [substitute for made in self._watch.results(tasks, batch.plan) for substitute in made]
                 pending.popleft()
                 if substitutes:
                     assert self._bad_images is not None
@@ -84,19 +85,6 @@ class ThreadedEngine:
             for _, tasks in pending:
                 for task in tasks:
                     task.cancel()
-
-    def _result(self, task: Future[list[Substitute]], plan: BatchPlan) -> list[Substitute]:
-        try:
-            return task.result(timeout=STUCK_SECONDS)
-        except TimeoutError:
-            if task.done():
-                raise  # the task's own
-            self._stuck = True
-            names = ", ".join(self._source.name(index) for index in plan.ids[:_NAMED].tolist())
-            raise Stuck(
-                f"a batch has not arrived for {STUCK_SECONDS} seconds: its {len(plan.ids)} images are {names}, ... "
-                "Does the disk that holds them answer?"
-            ) from None
 
     def _slot(self, free: deque[HostSlot], capacity: int, geometry: Geometry) -> HostSlot:
         """Return a slot to write to: the longest free one, or a new one where that is too small or there is none."""

@@ -12,7 +12,23 @@ class TorchvisionEngine(ThreadedEngine):
     """torchvision's recipe, bit for bit, in threads. See ThreadedEngine for the arguments."""
 
     def __init__(
-        self, source: Source, *, device: torch.device, threads: int, prefetch: int, bad_images: BadImages | None = None
+        self,
+        source: Source,
+        *,
+        device: torch.device,
+        threads: int,
+        prefetch: int,
+        bad_images: BadImages | None = None,
+        stuck_seconds: float | None = None,
     ) -> None:
         pixels = Pixels("torchvision", exact=True)
-        super().__init__(source, decode_box, pixels, device=device, threads=threads, prefetch=prefetch, bad_images=bad_images)
+        super().__init__(
+            source,
+            decode_box,
+            pixels,
+            device=device,
+            threads=threads,
+            prefetch=prefetch,
+            bad_images=bad_images,
+            stuck_seconds=stuck_seconds,
+        )
