@@ -1,18 +1,26 @@
 """Going on from a checkpoint: which one, whether it fits, and what of the written records stays."""
 
+import hashlib
+import os
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from loguru import logger
 
 from src import distributed
+from src.agreement import first_to_say, first_unlike_rank_0
 from src.config import Config, ConfigError, Problem
 from src.config.identity import differences
+from src.files import TEMPORARY_PREFIX
 from src.tracking.run_folder import STAGE
 from src.training.checkpoint import CheckpointError, Checkpoints, load_file
 from src.training.resume import restore
 from src.training.run import Run
 
+_SECONDS_TO_BE_SEEN = 10
 # A run may begin from another's checkpoint with another rate, and evaluate otherwise; what else it goes on from must mean the same.
 _MAY_DIFFER = {
     *("optim.peak_lr", "optim.lr_scaling", "optim.reference_batch_size", "optim.sam_rho", "optim.sam_every_steps"),
@@ -43,16 +51,84 @@ def resume(run: Run, config: Config, checkpoints: Checkpoints, classes: tuple[st
         return None
 
     path = distributed.from_rank_0(find)
+    require_shared(checkpoints.folder, config)
     if path is None:
         return
-    try:
-        state = load_file(path)
-    except CheckpointError as error:
-        raise ConfigError(STAGE, [Problem("resume", config.resume, str(error))]) from error
-    require_fit(state, path, config, classes)
+    state = load_on_every_rank(path, config)
+    require_fit(state, path, config, classes, own=path.parent == checkpoints.folder)
     warn_of_other_pixels(run, state)
     restore(run, state)
     logger.info(f"resuming from {path} at step {run.step:,} of {run.total_steps:,}")
+
+
+def require_shared(folder: Path, config: Config) -> None:
+    """Refuse a folder that only rank 0's node sees: after a restart rank 0 may be on another node, and find nothing to go on from.
+
+    Raises:
+        ConfigError: on every rank.
+    """
+    if distributed.world_size() == 1:
+        return
+
+    def leave_mark() -> Path | None:
+        try:
+            descriptor, name = tempfile.mkstemp(dir=folder, prefix=TEMPORARY_PREFIX)
+        except OSError:
+            return None  # a full disk is met when it is written to
+        os.close(descriptor)
+        return Path(name).absolute()
+
+    mark = distributed.from_rank_0(leave_mark)
+    blind = first_to_say(None if mark is None or comes_to_light(mark) else True)
+    if mark is not None and distributed.rank() == 0:
+        mark.unlink(missing_ok=True)
+    if blind is not None:
+        fix = f"{folder.absolute()} of rank 0 is not seen from {blind[0]}. Set runs_dir to a file system that all nodes share."
+        raise ConfigError(STAGE, [Problem("runs_dir", config.runs_dir, fix)])
+
+
+def comes_to_light(file: Path) -> bool:
+    """Return whether the file is seen from here, within the time that a network file system may take for it."""
+    until = time.monotonic() + _SECONDS_TO_BE_SEEN
+    while not file.exists():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def load_on_every_rank(path: Path, config: Config) -> dict[str, Any]:
+    """Load a checkpoint.
+
+    Raises:
+        ConfigError: on every rank, if any cannot read it, or reads another than rank 0.
+    """
+    state, reason = None, None
+    try:
+        state = load_file(path)
+    except CheckpointError as error:
+        reason = str(error)
+    failed = first_to_say(reason)
+    if failed is not None:
+        where, reason = failed
+        several = distributed.world_size() > 1
+        told = f"on {where}: {reason} All nodes must see the same file by this name." if several else reason
+        raise ConfigError(STAGE, [Problem("resume", config.resume, told)])
+    assert state is not None
+    other = first_unlike_rank_0(digest_of(state) if distributed.world_size() > 1 else None)
+    if other is not None:
+        fix = f"{path} on {other} is another checkpoint than on rank 0. All nodes must see the same file by this name."
+        raise ConfigError(STAGE, [Problem("resume", config.resume, fix)])
+    return state
+
+
+def digest_of(state: dict[str, Any]) -> str:
+    """Return a hash of a checkpoint's step and weights."""
+    digest = hashlib.sha256(str(state["step"]).encode())
+    for name, tensor in state["model"].items():
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def warn_of_other_pixels(run: Run, state: dict[str, Any]) -> None:
@@ -65,8 +141,10 @@ def warn_of_other_pixels(run: Run, state: dict[str, Any]) -> None:
         )
 
 
-def require_fit(state: dict[str, Any], path: Path, config: Config, classes: tuple[str, ...]) -> None:
+def require_fit(state: dict[str, Any], path: Path, config: Config, classes: tuple[str, ...], *, own: bool) -> None:
     """Refuse a checkpoint of other classes, or whose steps or tensors would mean something else.
+
+    A run's own checkpoint must be of this very configuration: config.yaml, which is compared first, may be lost or damaged.
 
     Raises:
         ConfigError: with every difference.
@@ -76,7 +154,8 @@ def require_fit(state: dict[str, Any], path: Path, config: Config, classes: tupl
         fix = f"the data has {len(classes)} classes that are not the {len(state['classes'])} of {path}: labels would differ."
         problems.append(Problem("data", config.data.name, fix))
     for key, before, now in differences(config, state["config"]):
-        if key.startswith(("data.", "model.", "batch_size", "optim.", "average.")) and key not in _MAY_DIFFER:
+        shapes_it = key.startswith(("data.", "model.", "batch_size", "optim.", "average.")) and key not in _MAY_DIFFER
+        if own or shapes_it:
             problems.append(Problem(key, now, f"was {before} in {path}. Set it back, or train a new run."))
     if problems:
         raise ConfigError(STAGE, problems)

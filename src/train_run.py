@@ -1,6 +1,8 @@
 """A training from its configuration to its result: hold the run's folder, resume, fit, report."""
 
 import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +16,9 @@ from src.config import Config, ConfigError
 from src.config.identity import model_name, run_name
 from src.resume_run import is_kept, resume
 from src.session import Place, device_name
+from src.tracking.build import more_trackers
 from src.tracking.console import ConsoleTracker, also_log_to
-from src.tracking.jsonl import JsonlTracker, cut_back
+from src.tracking.jsonl import JsonlTracker, cut_back, elapsed_seconds
 from src.tracking.run_folder import RunFolder
 from src.training.checkpoint import Checkpoints
 from src.training.evaluation import EvalResult
@@ -67,19 +70,25 @@ def train(config: Config, place: Place, train_source: Source, val_source: Source
     classes, stored_config = train_source.classes, config.model_dump(mode="json")
     model = model_name(config)
 
-    def write_checkpoint(run: Run) -> bool:
+    def write_checkpoint(run: Run) -> Callable[[], bool]:
         state = capture(run, config=stored_config, classes=classes)
-        if not world.leads:
-            return True
-        for tracker in jsonl:
-            tracker.sync()  # no row may be younger than the state that will not write it again
-        best = run.history.top(1, model)
-        return checkpoints.save(state, run.history.top(config.keep_top_k, model), best[0] if best else None)
+        kept, best = run.history.top(config.keep_top_k, model), run.history.top(1, model)
+
+        def write() -> bool:
+            for tracker in jsonl:
+                tracker.sync()  # no row may be younger than the state that will not write it again
+            return checkpoints.save(state, kept, best[0] if best else None)
+
+        return writer.submit(write).result if world.leads else lambda: True
 
     trackers: list[Tracker] = []
     requests = StopRequests(path / "STOP")
     try:
-        with requests.listening(), profiling(config.profile_steps, path / "profile") as profiler_step:
+        with (
+            requests.listening(),
+            profiling(config.profile_steps, path / "profile") as profiler_step,
+            ThreadPoolExecutor(1, "checkpoint") as writer,  # however this ends, what is being written is waited for
+        ):
             run = build_run(
                 config,
                 world,
@@ -99,11 +108,12 @@ def train(config: Config, place: Place, train_source: Source, val_source: Source
                 folder.describe(device=device_name(device), world_size=world.size)
                 also_log_to(path / "train.log")
                 rows = cut_back(folder.metrics_file, lambda row: is_kept(row, run))
-                run.clock.resume_from(max((row.get("time/elapsed_seconds", 0.0) for row in rows), default=0.0))
+                run.clock.resume_from(elapsed_seconds(rows))
                 jsonl.append(JsonlTracker(folder.metrics_file))
                 trackers += [
                     *jsonl,
                     ConsoleTracker(place.console, total_steps=run.total_steps, first_step=run.step, progress=config.track.progress),
+                    *more_trackers(config, path),
                 ]
                 say_header(config, run, path, world, device, train_source, val_source)
                 folder.set_status("running")

@@ -13,12 +13,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from loguru import logger
 
 from src.config import Config, ConfigError, Problem
 from src.config.identity import differences
 from src.files import remove_leftovers, write_atomically
+from src.tracking.config_file import read_config, write_config
+from src.tracking.heartbeat import Heartbeat, HeldError
 
 Status = Literal["running", "preempted", "failed", "finished"]
 STAGE = "the run's folder"
@@ -38,17 +39,18 @@ class RunFolder:
 
     def __init__(self, path: Path, config: Config) -> None:
         self.path, self._config = path, config
+        self._heartbeat: Heartbeat | None = None
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(path / ".lock", "a+")  # noqa: SIM115 (held until the process ends)
+            self._lock = open(path / ".lock", "a+", errors="replace")  # noqa: SIM115 (held until the process ends)
         except OSError as error:
-            fix = f"cannot be written ({error.strerror}). Set runs_dir to a folder that can."
+            fix = f"{error.filename} cannot be written ({error.strerror}). Set runs_dir to a folder that can."
             raise ConfigError(STAGE, [Problem("runs_dir", config.runs_dir, fix)]) from error
-        self._take_lock()
         try:
+            self._start_heartbeat(locked=self._take_lock())
             self._check_config()
         except ConfigError:
-            self._lock.close()
+            self.close()
             raise
         remove_leftovers(path)
 
@@ -65,13 +67,15 @@ class RunFolder:
     def describe(self, *, device: str, world_size: int) -> None:
         """Write config.yaml, command.txt and meta.json, once; a STOP of an earlier process is taken away."""
         self.stop_file.unlink(missing_ok=True)
-        config_file = self.path / "config.yaml"
-        if config_file.exists():
+        if not self._config_is_due:
             return
-        write_atomically(self.path / "command.txt", f"{shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]])}\n".encode())
-        write_atomically(self.path / "meta.json", json.dumps(_meta(device, world_size), indent=1).encode())
-        text = yaml.safe_dump(self._config.model_dump(mode="json"), sort_keys=False)
-        write_atomically(config_file, text.encode())  # last: where it stands, the others do
+        command = f"{shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]])}\n".encode()
+        meta = json.dumps(_meta(device, world_size), indent=1).encode()
+        for name, content in (("command.txt", command), ("meta.json", meta)):
+            if not (self.path / name).exists():
+                write_atomically(self.path / name, content)
+        write_config(self.path / "config.yaml", self._config)  # last: where it stands, the others do
+        self._config_is_due = False
 
     def set_status(self, status: Status, **more: Any) -> None:
         """Replace status.json, which Slurm's script reads."""
@@ -83,31 +87,52 @@ class RunFolder:
 
     def close(self) -> None:
         """Let go of the folder."""
+        if self._heartbeat is not None:
+            self._heartbeat.close()
         self._lock.close()
 
-    def _take_lock(self) -> None:
+    def _take_lock(self) -> bool:
+        """Return whether there are locks here at all."""
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._lock.seek(0)
-            holder = self._lock.read().strip() or "another process"
-            self._lock.close()
-            fix = f"is in use by {holder}. Wait for it, stop it (touch {self.stop_file}), or choose another run_name."
-            raise ConfigError(STAGE, [Problem("run_name", self.path.name, fix)]) from error
+            holder = self._lock.read(200).strip() or "another process"
+            raise self._held_by(holder) from error
         except OSError as error:
-            logger.warning(
-                f"{self.path} is on a file system without locks ({error.strerror}): take care that no second run uses it."
-            )
-            return
-        self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        self._lock.flush()
+            logger.warning(f"{self.path} is on a file system without locks ({error.strerror}): a heartbeat file guards it instead.")
+            return False
+        try:
+            self._lock.truncate(0)
+            self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            self._lock.flush()
+        except OSError as error:  # a full disk: it is held all the same
+            logger.warning(f"{self._lock.name} not written: {error}")
+        return True
+
+    def _start_heartbeat(self, *, locked: bool) -> None:
+        """Show that the folder is held where locks do not reach: always, for a lock that stays on its own node looks like any other."""
+        file = self.path / ".heartbeat"
+        try:
+            self._heartbeat = Heartbeat(file, locked=locked)
+        except HeldError as error:
+            raise self._held_by(str(error)) from error
+        except OSError as error:
+            logger.warning(f"{file} cannot be written ({error.strerror}): take care that no second run uses this folder.")
+
+    def _held_by(self, holder: str) -> ConfigError:
+        fix = f"is in use by {holder}. Wait for it, stop it (touch {self.stop_file}), or choose another run_name."
+        return ConfigError(STAGE, [Problem("run_name", self.path.name, fix)])
 
     def _check_config(self) -> None:
         file = self.path / "config.yaml"
-        if not file.exists():
+        self._config_is_due = not file.exists()
+        if self._config_is_due:
             return
-        stored = yaml.safe_load(file.read_text())
+        stored = read_config(file)
+        if stored is None:
+            self._config_is_due = True
+            return
         changed = differences(self._config, stored)
         if changed:
             fix = f"was {{}} when {self.path} was started. Set it back, or choose another run_name."
