@@ -1,7 +1,7 @@
 """metrics.jsonl: one JSON object a record. The truth about a run; every other tracker may fail.
 
-Beside it stands a seal, written after every fsync: how many bytes there were, and their sha256. A run that goes on says so where the
-file does not begin with them any more, be it a lost line or a changed digit.
+Beside it stands a seal, written after every fsync: how many bytes there were, and their sha256. A run that goes on says so where
+the file does not begin with them any more, be it a lost line or a changed digit.
 """
 
 import hashlib

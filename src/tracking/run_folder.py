@@ -40,6 +40,7 @@ class RunFolder:
     def __init__(self, path: Path, config: Config) -> None:
         self.path, self._config = path, config
         self._heartbeat: Heartbeat | None = None
+        self._config_is_due = True
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = open(path / ".lock", "a+", errors="replace")  # noqa: SIM115 (held until the process ends)
@@ -111,7 +112,7 @@ class RunFolder:
         return True
 
     def _start_heartbeat(self, *, locked: bool) -> None:
-        """Show that the folder is held where locks do not reach: always, for a lock that stays on its own node looks like any other."""
+        """Show that the folder is held to whom no lock tells it: always, for a lock that stays on its node looks like any other."""
         file = self.path / ".heartbeat"
         try:
             self._heartbeat = Heartbeat(file, locked=locked)
@@ -126,12 +127,9 @@ class RunFolder:
 
     def _check_config(self) -> None:
         file = self.path / "config.yaml"
-        self._config_is_due = not file.exists()
-        if self._config_is_due:
-            return
-        stored = read_config(file)
+        stored = read_config(file) if file.exists() else None
+        self._config_is_due = stored is None
         if stored is None:
-            self._config_is_due = True
             return
         changed = differences(self._config, stored)
         if changed:
