@@ -9,6 +9,7 @@ from typing import assert_never
 import torch
 
 from src import distributed
+from src.agreement import problems_of_all, require_same_command
 from src.batch import Source
 from src.build_model import build_live_model
 from src.config import Config, ConfigError, Problem
@@ -31,6 +32,7 @@ def preflight(
     Raises:
         ConfigError: with all problems, the same on every rank.
     """
+    require_same_command(config)
     problems: list[Problem] = []
     sources: tuple[Source, Source] | None = None
     try:
@@ -39,6 +41,7 @@ def preflight(
         problems += error.problems
     problems += device_problems(config, place)
     problems += engine_problems(config.data, place.device)
+    problems = problems_of_all(problems)  # a rank that raised alone would be waited for
     try:
         sources = open_sources(config, place)
     except ConfigError as error:

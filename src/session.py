@@ -11,6 +11,7 @@ from loguru import logger
 from rich.console import Console
 
 from src import distributed
+from src.agreement import naming_host, require_same_data
 from src.batch import DataError, Source, Stuck
 from src.config import Config, ConfigError
 from src.data.build import build_source, build_sources
@@ -56,7 +57,8 @@ def open_sources(config: Config, place: Place) -> tuple[Source, Source]:
         return sources
 
     threads, report = 2 * cpus_per_rank(place.world), reporter(place)
-    train, val = distributed.once_per_node(open_both, place.world)
+    train, val = distributed.once_per_node(naming_host(open_both, place.world), place.world)
+    require_same_data({"train": train, "val": val}, data.name)
     return in_memory(config, place, train), in_memory(config, place, val)
 
 
@@ -72,7 +74,9 @@ def open_val(config: Config, place: Place) -> Source:
         return source
 
     threads, report = 2 * cpus_per_rank(place.world), reporter(place)
-    return in_memory(config, place, distributed.once_per_node(open_it, place.world))
+    val = distributed.once_per_node(naming_host(open_it, place.world), place.world)
+    require_same_data({"val": val}, data.name)
+    return in_memory(config, place, val)
 
 
 def in_memory(config: Config, place: Place, source: Source) -> Source:
