@@ -1,9 +1,9 @@
 """A sign of life in the run's folder, for where a lock does not reach: file systems without locks, and locks that stay on one node.
 
 flock may be missing (ENOLCK, ENOSYS), or hold on its own node only (Lustre's `localflock`, NFS's `local_lock`), which nobody can
-see from within. So whoever holds the folder rewrites a small file every few seconds; who finds one watches it. Clocks of two hosts are
-never compared. It is rewritten in place, for NFS promises to show at open() what another host wrote and closed, while the name of a
-replaced file may stay in its cache for a minute.
+see from within. So whoever holds the folder rewrites a small file every few seconds; who finds one watches it. Clocks of two hosts
+are never compared. It is rewritten in place, for NFS promises to show at open() what another host wrote and closed, while the name
+of a replaced file may stay in its cache for a minute.
 
 Who died on the same running kernel is known by the lock, which works there: nothing is waited for after a plain crash.
 """
