@@ -17,6 +17,7 @@ from src.config.identity import run_name
 from src.config.optim import Adam, AdamW, Lamb, Lars, OptimConfig, RmsProp, ScheduleFreeAdamW, ScheduleFreeSgd, Sgd, SgdW
 from src.data.build_engine import engine_problems
 from src.session import Place
+from src.tracking.build import tracker_problems
 from src.training.arithmetic import plan_arithmetic, split_batch
 from src.training.precision import choose_precision
 
@@ -41,6 +42,7 @@ def preflight(
         problems += error.problems
     problems += device_problems(config, place)
     problems += engine_problems(config.data, place.device)
+    problems += tracker_problems(config.track)
     problems = problems_of_all(problems)  # a rank that raised alone would be waited for
     try:
         sources = open_sources(config, place)

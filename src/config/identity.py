@@ -62,6 +62,11 @@ def differences(config: Config, stored: dict[str, Any]) -> list[tuple[str, objec
     return [(key, before.get(key), now.get(key)) for key in changed]
 
 
+def computed(config: Config) -> dict[str, object]:
+    """Return every leaf that can change what is computed, by its dotted key: no paths, no logging."""
+    return {key: value for key, value in flatten(config) if not _under(key, _bookkeeping())}
+
+
 def flatten(config: Config) -> Iterator[tuple[str, object]]:
     """Yield every leaf as (dotted key, plain value)."""
     return _flat(config.model_dump(mode="json"), "")

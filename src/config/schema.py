@@ -11,14 +11,7 @@ from src.config.fields import BelowOne, Count, CountOrZero, Flag, Positive, Posi
 from src.config.model import ModelConfig
 from src.config.optim import OptimConfig, ScheduleFreeAdamW, ScheduleFreeSgd
 from src.config.schedule import ScheduleConfig
-
-
-class TrackConfig(Strict):
-    """What is written down, and how often."""
-
-    name: Literal["default"]
-    log_every_steps: Count
-    progress: Flag
+from src.config.track import TrackConfig
 
 
 class Config(Strict):

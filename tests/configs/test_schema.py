@@ -66,7 +66,7 @@ def test_an_exception_is_used_by_conf(key: str) -> None:
 
 
 def test_a_label_belongs_to_a_group_of_one_class() -> None:
-    assert LABELS & KEYS.keys() == {"augment.name", "track.name"}
+    assert LABELS & KEYS.keys() == {"augment.name"}
     for key in LABELS & KEYS.keys():
         assert all(isinstance(choice, str) for choice in get_args(KEYS[key].annotation))
 
