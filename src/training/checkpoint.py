@@ -9,6 +9,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -24,7 +25,7 @@ LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 _REGISTER, _COMING = "checkpoints.json", "coming"
 _MOST_FAILURES = 3
 
-Register = dict[str, dict[str, Any]]  # file name -> {"sha256", "step"}
+Register = dict[str, dict[str, Any]]  # file name -> what make_entry returns
 
 
 class CheckpointError(Exception):
@@ -82,7 +83,7 @@ class Checkpoints:
         if _COMING in register:  # the save before died or failed on its way: see how far it came
             register = self._found(register)
         last, previous = self.folder / LAST, self.folder / PREVIOUS
-        entry = {"sha256": hashlib.sha256(data).hexdigest(), "step": state["step"]}
+        entry = make_entry(hashlib.sha256(data).hexdigest(), state["step"])
         self._write_register({**register, _COMING: entry})
         if LAST in register and last.exists() and LAST not in self._damaged:
             link_atomically(last, previous)
@@ -108,10 +109,13 @@ class Checkpoints:
         Raises:
             CheckpointError: if there are checkpoints but none is valid.
         """
-        found = self._found(self._register())
-        if not found and self.has_any():
+        register = self._register()
+        found = self._found(register)
+        named = sorted(register.keys() - {_COMING})
+        if not found and (named or self.has_any()):
+            gone = "" if self.has_any() else f" {_REGISTER} names {', '.join(named)}, which are gone."
             raise CheckpointError(
-                f"no checkpoint in {self.folder} is valid (see the warnings above). Restore one from a copy, "
+                f"no checkpoint in {self.folder} is valid (see the warnings above).{gone} Restore one from a copy, "
                 "or choose another run_name to start anew."
             )
         newest = max(found, key=lambda name: int(found[name]["step"]), default=None)
@@ -128,23 +132,30 @@ class Checkpoints:
         self._damaged = set()
         hashes: dict[int, str] = {}  # by inode: names of one file are read once
         for path in sorted(self.folder.glob("*.ckpt")):
-            inode = path.stat().st_ino
-            if inode not in hashes:
-                hashes[inode] = hashlib.sha256(path.read_bytes()).hexdigest()
-            if hashes[inode] in known:
+            try:
+                inode = path.stat().st_ino
+                if inode not in hashes:
+                    hashes[inode] = hashlib.sha256(path.read_bytes()).hexdigest()
+                wrong = None if hashes[inode] in known else f"is damaged: its sha256 is not in {_REGISTER}"
+            except OSError as error:
+                wrong = f"cannot be read: {error.strerror}"
+            if wrong is None:
                 found[path.name] = known[hashes[inode]]
             else:
                 self._damaged.add(path.name)
-                logger.warning(f"{path} is damaged: its sha256 is not in {_REGISTER}. Passed over.")
+                logger.warning(f"{path} {wrong}. Passed over.")
+        for name in (LAST, PREVIOUS, BEST):
+            if name in register and name not in found and name not in self._damaged:
+                logger.warning(f"{self.folder / name} is gone, though {_REGISTER} names it. Passed over.")
         return found
 
     def _register(self) -> Register:
         file = self.folder / _REGISTER
         try:
-            register = json.loads(file.read_text())
-            if all(isinstance(entry["sha256"], str) and isinstance(entry["step"], int) for entry in register.values()):
+            register = json.loads(file.read_bytes())
+            if all(entry == make_entry(entry["sha256"], entry["step"]) for entry in register.values()):
                 return cast(Register, register)
-        except (FileNotFoundError, ValueError, AttributeError, TypeError, KeyError):
+        except (OSError, ValueError, RecursionError, AttributeError, TypeError, KeyError):
             pass
         if self.has_any():
             logger.warning(f"{file} is missing or damaged. Each checkpoint is checked by the CRC-32 it carries instead.")
@@ -175,31 +186,54 @@ def parse(data: bytes, path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("schema") != SCHEMA:
         found = state.get("schema") if isinstance(state, dict) else type(state).__name__
         raise CheckpointError(f"{path} is no checkpoint of schema {SCHEMA} (found: {found}). Use the version that wrote it.")
+    step = state.get("step")
+    if not isinstance(step, int) or step < 0:
+        raise CheckpointError(f"{path} is no checkpoint of ours: its step is {step!r:.80}. Restore it from a copy.")
     return cast(dict[str, Any], state)
+
+
+def make_entry(sha256: str, step: int) -> dict[str, Any]:
+    """Return a file's entry in the register, with a checksum of its own: a changed step would call another file the newest."""
+    return {"sha256": sha256, "step": step, "check": f"{zlib.crc32(f'{sha256} {step}'.encode()):08x}"}
 
 
 def entry_of(path: Path) -> dict[str, Any] | None:
     """Make a file's entry in the register anew, or None if its content does not match the CRC-32 that torch.save wrote."""
-    data = path.read_bytes()
     try:
-        state = parse(data, path)
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            intact = archive.testzip() is None
-    except (CheckpointError, zipfile.BadZipFile):
+        data = path.read_bytes()
+        step = _parse_intact(data, path)["step"]
+    except (CheckpointError, OSError):
         return None
-    return {"sha256": hashlib.sha256(data).hexdigest(), "step": state["step"]} if intact else None
+    return make_entry(hashlib.sha256(data).hexdigest(), step)
 
 
 def load_file(path: Path) -> dict[str, Any]:
     """Read one checkpoint by its path.
 
     Raises:
-        CheckpointError: if it cannot be read.
+        CheckpointError: if it cannot be read, or is damaged.
     """
     try:
-        return parse(path.read_bytes(), path)
+        return _parse_intact(path.read_bytes(), path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}. Give the path of a .ckpt file.") from error
+
+
+def _parse_intact(data: bytes, path: Path) -> dict[str, Any]:
+    """Read a state, and compare it with the CRC-32 of each of its parts, which torch.load does not look at.
+
+    Raises:
+        CheckpointError: naming the file.
+    """
+    state = parse(data, path)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            part = archive.testzip()
+    except Exception as error:  # zipfile meets a damaged header in a dozen ways
+        raise CheckpointError(f"{path} is damaged ({error}). Restore it from a copy.") from error
+    if part is not None:
+        raise CheckpointError(f"{path} is damaged: {part} in it has another CRC-32 than was written. Restore it from a copy.")
+    return state
 
 
 def kept_name(model: str, epoch: int, acc1: float) -> str:
