@@ -81,7 +81,7 @@ def test_any_call_may_fail(system: Any, tmp_path: Path, make_state: MakeState, s
         (folder / "last.ckpt").unlink()
         assert newest_step(folder) in (3, 4, 5)
         assert load_file(folder / "previous.ckpt")["step"] in (3, 4)
-        assert said == [], "a whole file was taken for a damaged one"
+        assert not any("damaged" in line for line in said), "a whole file was taken for a damaged one"
 
 
 def test_the_process_may_die_at_any_call(system: Any, tmp_path: Path, make_state: MakeState, said: list[str]) -> None:
