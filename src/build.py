@@ -77,7 +77,7 @@ def build_run(
     engines: Engines,
     trackers: list[Tracker],
     requests: StopRequests,
-    write_checkpoint: Callable[[Run], bool],
+    write_checkpoint: Callable[[Run], Callable[[], bool]],
     after_each_step: Callable[[], None],
 ) -> Run:
     """Put a run together at step 0."""

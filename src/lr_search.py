@@ -62,7 +62,7 @@ def find(order: FinderOrder, place: Place, train: Source, val: Source, *, told: 
             engines=engines,
             trackers=[],
             requests=StopRequests(folder / "STOP"),
-            write_checkpoint=lambda _: True,
+            write_checkpoint=lambda _: lambda: True,
             after_each_step=lambda: None,
         )
         curves = search(run, order.ranges, smoothing=finder.smoothing, diverge=finder.diverge, told=told)

@@ -111,7 +111,7 @@ def measure_pairs(config: Config, world: World, *, pairs: int, steps: int) -> di
             engines=Engines(Replay(batches), Replay(batches)),
             trackers=[],
             requests=StopRequests(Path(folder) / "STOP"),
-            write_checkpoint=lambda run: True,
+            write_checkpoint=lambda run: lambda: True,
             after_each_step=lambda: None,
         )
         bare = BareLoop(config, device, batches)

@@ -12,18 +12,19 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import IO, Any, NamedTuple, cast
 
 import torch
 from loguru import logger
 from torch import Tensor
 
-from src.files import link_atomically, remove_leftovers, write_atomically
+from src.files import discard, link_atomically, put_in_place, remove_leftovers, write_atomically, write_temporary
 
 SCHEMA = 3
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 _REGISTER, _COMING = "checkpoints.json", "coming"
 _MOST_FAILURES = 3
+_PIECE = 1 << 14  # numbers; torch computes up to 32,768 in the calling thread
 
 Register = dict[str, dict[str, Any]]  # file name -> what make_entry returns
 
@@ -64,31 +65,42 @@ class Checkpoints:
 
         Returns:
             Whether it was written.
+
+        Raises:
+            CheckpointError: the third time in a row that it could not be written.
+            FloatingPointError: if a tensor is not finite; nothing was written.
         """
+        require_finite(state)
         try:
             self._save(state, kept, best)
         except OSError as error:
             self._failures += 1
             logger.warning(f"checkpoint of step {state['step']} not written: {error}. The one before stays; free some space.")
             if self._failures >= _MOST_FAILURES:
-                raise
+                raise CheckpointError(
+                    f"{self._failures} checkpoints in a row could not be written to {self.folder}, the last for: {error}. "
+                    "The one before them is kept: free some space, and the same command goes on from it."
+                ) from error
             return False
         self._failures = 0
         return True
 
     def _save(self, state: Mapping[str, Any], kept: Sequence[Kept], best: Kept | None) -> None:
-        require_finite(state)
-        data = serialise(state)
-        register = self._register()
-        if _COMING in register:  # the save before died or failed on its way: see how far it came
-            register = self._found(register)
+        temporary, digest = write_state(state, self.folder)  # most of the work, and nothing is touched yet
+        entry = make_entry(digest, state["step"])
         last, previous = self.folder / LAST, self.folder / PREVIOUS
-        entry = make_entry(hashlib.sha256(data).hexdigest(), state["step"])
-        self._write_register({**register, _COMING: entry})
-        if LAST in register and last.exists() and LAST not in self._damaged:
-            link_atomically(last, previous)
-            register[PREVIOUS] = register[LAST]
-        write_atomically(last, data)
+        try:
+            register = self._register()
+            if _COMING in register:  # the save before died or failed on its way: see how far it came
+                register = self._found(register)
+            self._write_register({**register, _COMING: entry})
+            if LAST in register and last.exists() and LAST not in self._damaged:
+                link_atomically(last, previous)
+                register[PREVIOUS] = register[LAST]
+            put_in_place(temporary, last)
+        except BaseException:
+            discard(temporary)
+            raise
         self._damaged.discard(LAST)
         register[LAST] = entry
         wanted = {item.name: item.step for item in kept}
@@ -165,11 +177,52 @@ class Checkpoints:
         write_atomically(self.folder / _REGISTER, json.dumps(register, indent=1).encode())
 
 
-def serialise(state: Mapping[str, Any]) -> memoryview:
-    """Return the file's bytes."""
-    memory = io.BytesIO()
-    torch.save(dict(state), memory)
-    return memory.getbuffer()
+class _Hashing:
+    """What torch.save writes to: it hashes what passes through.
+
+    torch.save must not meet an error of the disk, which its C++ part turns into another one: the first is kept for afterwards.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._hash = file, hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Take the next bytes."""
+        if self.error is None:
+            try:
+                self._hash.update(data)
+                self._file.write(data)
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing: whoever opened the file flushes it."""
+
+    def hexdigest(self) -> str:
+        """Return the sha256 of all that was written."""
+        return self._hash.hexdigest()
+
+
+def write_state(state: Mapping[str, Any], folder: Path) -> tuple[Path, str]:
+    """Write a state under a temporary name. Returns the file and its sha256.
+
+    It is hashed and written as it is serialised, for a copy of all of it would double the memory that a save takes.
+
+    Raises:
+        OSError: no temporary file is left.
+    """
+    digests: list[str] = []
+
+    def write(file: IO[bytes]) -> None:
+        hashing = _Hashing(file)
+        torch.save(dict(state), cast(IO[bytes], hashing))
+        if hashing.error is not None:
+            raise hashing.error
+        digests.append(hashing.hexdigest())
+
+    return write_temporary(folder, write), digests[0]
 
 
 def parse(data: bytes, path: Path) -> dict[str, Any]:
@@ -248,7 +301,7 @@ def require_finite(state: Any, path: str = "") -> None:
         FloatingPointError: naming the tensor.
     """
     if isinstance(state, Tensor):
-        if state.is_floating_point() and not bool(torch.isfinite(state).all()):
+        if state.is_floating_point() and not _is_finite(state):
             raise FloatingPointError(
                 f"{path.lstrip('.')} is not finite: this state is not saved. Lower optim.peak_lr, or set max_grad_norm=1.0"
             )
@@ -258,3 +311,10 @@ def require_finite(state: Any, path: str = "") -> None:
     elif isinstance(state, list | tuple):
         for position, value in enumerate(state):
             require_finite(value, f"{path}.{position}")
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Look at every number, in pieces too small for torch to start threads: they would take the processors from training."""
+    dense = tensor.is_contiguous() or tensor.is_contiguous(memory_format=torch.channels_last)
+    flat = tensor.as_strided((tensor.numel(),), (1,)) if dense else tensor.reshape(-1)
+    return all(bool(torch.isfinite(piece).all()) for piece in torch.split(flat, _PIECE))

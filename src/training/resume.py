@@ -16,12 +16,14 @@ from src.training.run import Run
 
 
 def capture(run: Run, *, config: dict[str, Any], classes: tuple[str, ...]) -> dict[str, Any]:
-    """Return the whole state, the same on every rank. Every rank must call it.
+    """Copy the whole state to the host's memory on rank 0, which writes it; on the others, return {}. Every rank must call it.
 
-    The entry "model" is complete and plain: the trained weights with the ranks' mean statistics, under the bare module's names.
+    The copy shares no tensor and no container with the run: training may go on while it is written. The entry "model" is complete
+    and plain: the trained weights with the ranks' mean statistics, under the bare module's names.
     """
-    buffers = gather(own_buffers(run.model))
-    weights = {name: parameter.detach().cpu() for name, parameter in run.model.state_dict().items()}
+    buffers, meters = gather(own_buffers(run.model)), gather(run.meter.state())
+    if run.rank != 0:
+        return {}
     return {
         "schema": SCHEMA,
         "step": run.step,
@@ -30,15 +32,15 @@ def capture(run: Run, *, config: dict[str, Any], classes: tuple[str, ...]) -> di
         "config": config,
         "pixels": run.pixels._asdict(),
         "classes": list(classes),
-        "model": weights | mean_of_buffers(buffers),
+        "model": host_copy(dict(run.model.state_dict())) | mean_of_buffers(buffers),
         "buffers": buffers,
-        "meters": gather(run.meter.state()),
-        "optimizer": plain(run.optimizer.state_dict()),
+        "meters": meters,
+        "optimizer": host_copy(run.optimizer.state_dict()),
         "scaler": run.scaler.state_dict(),
         "skipped": run.skipped.state(),
-        "average": plain(run.average.state()),
-        "evaluation": run.evaluation_weights if run.history.last_step == run.step else None,
-        "history": run.history.epochs,
+        "average": host_copy(run.average.state()),
+        "evaluation": run.evaluation_weights if run.history.last_step == run.step else None,  # replaced, never written into
+        "history": host_copy(run.history.epochs),
     }
 
 
@@ -62,12 +64,23 @@ def restore(run: Run, state: dict[str, Any]) -> None:
     run.saved()
 
 
-def plain(value: Any, *, copy: bool = False) -> Any:
-    """Rebuild nested containers with every tensor on the CPU; one that is there already is shared, unless it is to be copied."""
+def host_copy(value: Any) -> Any:
+    """Copy nested containers, with every tensor, into the host's memory. Waits for the device once, at the end.
+
+    From a GPU the copies go to pinned memory, whose blocks torch keeps for the next time.
+    """
+    copy = _copy(value)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.current_stream().synchronize()
+    return copy
+
+
+def _copy(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=copy)
+        pinned = value.device.type == "cuda"
+        return torch.empty_like(value, device="cpu", pin_memory=pinned).copy_(value.detach(), non_blocking=pinned)
     if isinstance(value, dict):
-        return {key: plain(item, copy=copy) for key, item in value.items()}
+        return {key: _copy(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(plain(item, copy=copy) for item in value)
+        return type(value)(_copy(item) for item in value)
     return value

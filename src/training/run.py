@@ -13,7 +13,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from src.batch import Augmented, Batch, Pixels, Record, Tracker
-from src.distributed import StopVote, any_rank
+from src.distributed import StopVote, any_rank, from_rank_0
 from src.draws import Purpose, seed_of
 from src.training.arithmetic import Arithmetic
 from src.training.averaging import Average
@@ -62,7 +62,7 @@ class Run:
     log_every_steps: int
     train_batches: Callable[[int, int], Iterator[Batch]]  # (epoch, first step in it) -> this rank's micro-batches
     measure: Callable[["Run"], EvalResult]
-    write_checkpoint: Callable[["Run"], bool]  # returns whether it was written; ranks that write nothing return True
+    write_checkpoint: Callable[["Run"], Callable[[], bool]]  # begins it; what it returns waits, and tells whether it was written
     trackers: list[Tracker]
     requests: StopRequests
     after_each_step: Callable[[], None]  # the profiler's step, or nothing
@@ -84,7 +84,8 @@ class Run:
         if self.device.type == "cuda":
             self._generators.append(torch.cuda.default_generators[self.device.index])
         self._grad_norm: Tensor | None = None
-        self._saved: tuple[int, int] | None = None
+        self._saved: tuple[int, int] | None = None  # which state is on disk, or is being written
+        self._writing: Callable[[], bool] | None = None
 
     @property
     def epoch(self) -> int:
@@ -143,22 +144,37 @@ class Run:
             self.save(must=stopping)
 
     def save(self, *, must: bool = False) -> None:
-        """Save the state, unless this very state is saved already. Every rank must call it.
+        """Save the state beside training, unless this very state is saved already. Every rank must call it.
+
+        Only the copy of the state is waited for, and the save before. If this one fails, the next one tells.
+
+        Args:
+            must: nothing comes after: wait until it is on disk.
 
         Raises:
-            CheckpointError: if it must be saved, for nothing comes after, and could not be.
+            CheckpointError: if it must be saved and could not be, or too many saves in a row failed.
+            FloatingPointError: if the state that was to be saved, or the one before, is not finite.
         """
-        now = (self.step, len(self.history.epochs))
-        if self._saved == now:
-            return
-        if not any_rank(not self.write_checkpoint(self)):
-            self._saved = now
-        elif must:
-            raise CheckpointError(f"the state of step {self.step} could not be saved (see above). An earlier one is kept")
+        if self._saved != self._state_now():
+            self._finish_writing()
+            self._writing, self._saved = self.write_checkpoint(self), self._state_now()
+        if must:
+            self._finish_writing()
+            if self._saved is None:
+                raise CheckpointError(f"the state of step {self.step} could not be saved (see above). An earlier one is kept")
+
+    def _finish_writing(self) -> None:
+        """Wait for the write under way, if there is one. All ranks learn how it ended: what rank 0 raised, too."""
+        writing, self._writing = self._writing, None
+        if writing is not None and not from_rank_0(writing):
+            self._saved = None
+
+    def _state_now(self) -> tuple[int, int]:
+        return self.step, len(self.history.epochs)
 
     def saved(self) -> None:
         """Learn that the present state is on disk (after a resume)."""
-        self._saved = (self.step, len(self.history.epochs))
+        self._saved = self._state_now()
 
     def evaluate(self) -> EvalResult:
         """Evaluate at the average's weights and at the trained ones, and leave the training state as it was."""

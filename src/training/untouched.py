@@ -9,7 +9,7 @@ from src.training.averaging import NoAverage
 from src.training.clock import Clock
 from src.training.metrics import Meter
 from src.training.precision import SkippedSteps
-from src.training.resume import plain
+from src.training.resume import host_copy
 from src.training.run import Run
 
 
@@ -24,10 +24,10 @@ def untouched(run: Run) -> Iterator[None]:
     The copies lie in the host's memory: as much as weights, buffers and the optimizer's state.
     """
     tensors = [*run.model.parameters(), *run.model.buffers()]  # those too that no state dict holds
-    kept = plain(tensors, copy=True)
+    kept = host_copy(tensors)
     gradients = [parameter.grad for parameter in run.model.parameters()]
     training = [module.training for module in run.model.modules()]
-    optimizer, scaler = plain(run.optimizer.state_dict(), copy=True), run.scaler.state_dict()
+    optimizer, scaler = host_copy(run.optimizer.state_dict()), run.scaler.state_dict()
     fields = {name: getattr(run, name) for name in ("step", "lr_at", "meter", "clock", "average", "skipped")}
     run.meter, run.clock, run.average = Meter(run.device, run.watched), Clock(), NoAverage()
     run.skipped = SkippedSteps(run.scaler, run.device)

@@ -51,7 +51,7 @@ def main(folder: Path, overrides: list[str]) -> None:
         engines=Engines(recorder, engines.val),
         trackers=[],
         requests=StopRequests(folder / "STOP"),
-        write_checkpoint=lambda run: True,
+        write_checkpoint=lambda run: lambda: True,
         after_each_step=lambda: None,
     )
     augment, digests = run.augment, dict[str, str]()

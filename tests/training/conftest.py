@@ -60,9 +60,9 @@ def make_run(tmp_path: Path) -> Iterator[MakeRun]:
         opened.append(engines)
         states: list[dict[str, Any]] = []
 
-        def keep(run: Run) -> bool:
-            states.append(copy_of(capture(run, config=config.model_dump(mode="json"), classes=train.classes)))
-            return True
+        def keep(run: Run) -> Callable[[], bool]:
+            states.append(capture(run, config=config.model_dump(mode="json"), classes=train.classes))
+            return lambda: True
 
         run: Any = build_run(
             config,
@@ -85,7 +85,7 @@ def make_run(tmp_path: Path) -> Iterator[MakeRun]:
 
 
 def copy_of(value: Any) -> Any:
-    """Copy nested containers, tensors included: a captured state shares memory with the run."""
+    """Copy nested containers, tensors included: a run that a state was put into may share its memory."""
     if isinstance(value, torch.Tensor):
         return value.clone()
     if isinstance(value, dict):

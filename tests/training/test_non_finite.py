@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,13 @@ def saving(run: Run, folder: Path) -> Checkpoints:
     """Let the run save into a folder."""
     checkpoints = Checkpoints(folder)
     checkpoints.prepare()
-    run.write_checkpoint = lambda run: checkpoints.save(capture(run, config={}, classes=("a",)), [], None)
+    writer = ThreadPoolExecutor(1)
+
+    def write_checkpoint(run: Run) -> Callable[[], bool]:
+        state = capture(run, config={}, classes=("a",))
+        return writer.submit(checkpoints.save, state, [], None).result
+
+    run.write_checkpoint = write_checkpoint
     return checkpoints
 
 

@@ -85,7 +85,7 @@ class System:
 
         return call
 
-    def _open(self, descriptor: int, mode: str) -> Any:
+    def _open(self, descriptor: int, mode: str, buffering: int) -> Any:
         file = open(descriptor, mode, buffering=0)  # noqa: SIM115 (the caller closes it)
         system = self
 
