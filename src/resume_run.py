@@ -55,9 +55,19 @@ def resume(run: Run, config: Config, checkpoints: Checkpoints, classes: tuple[st
     if path is None:
         return
     state = load_on_every_rank(path, config)
-    require_fit(state, path, config, classes, own=path.parent == checkpoints.folder)
-    warn_of_other_pixels(run, state)
-    restore(run, state)
+    try:
+        require_fit(state, path, config, classes, own=path.parent == checkpoints.folder)
+        warn_of_other_pixels(run, state)
+        restore(run, state)
+    except torch.OutOfMemoryError:
+        raise
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        fix = f"{path} does not hold what this run goes on from ({reason}). Move it away: the same command takes the one before."
+        raise ConfigError(STAGE, [Problem("resume", config.resume, fix)]) from error
+    if run.step > run.total_steps:
+        fix = f"{path} is of step {run.step:,}, and this run has {run.total_steps:,}. Set epochs as it was, or start anew."
+        raise ConfigError(STAGE, [Problem("resume", config.resume, fix)])
     logger.info(f"resuming from {path} at step {run.step:,} of {run.total_steps:,}")
 
 

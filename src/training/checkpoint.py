@@ -130,8 +130,16 @@ class Checkpoints:
                 f"no checkpoint in {self.folder} is valid (see the warnings above).{gone} Restore one from a copy, "
                 "or choose another run_name to start anew."
             )
-        newest = max(found, key=lambda name: int(found[name]["step"]), default=None)
-        return None if newest is None else self.folder / newest
+        if not found:
+            return None
+        newest = max(found, key=lambda name: int(found[name]["step"]))
+        step = found[newest]["step"]
+        known = max((register[name]["step"] for name in named), default=step)
+        if step < known:
+            logger.warning(
+                f"THE NEWEST CHECKPOINT IS LOST: of step {known:,}, {newest} of step {step:,} is left. What lies between is done again."
+            )
+        return self.folder / newest
 
     def has_any(self) -> bool:
         """Return whether the folder holds a checkpoint, valid or not."""
