@@ -12,6 +12,7 @@ from src.config.compose import compose_tree, expand_sweep, load
 from src.config.errors import ConfigError, Problem
 from src.config.identity import run_dir
 from src.config.overrides import groups
+from src.config.secrets import hide_in_tree
 
 EXAMPLES = """five commands to begin with:
   python -m src.train experiment=demo                         a real model on real data, a few minutes on a CPU
@@ -68,7 +69,7 @@ def parse(arguments: Sequence[str], *, door: str, about: str, trains: bool = Fal
             tree = compose_tree(parsed.overrides, config_dir=parsed.config_dir)
         except ConfigError as error:
             exit_with(error)
-        print(yaml.safe_dump(tree, sort_keys=False), end="")
+        print(yaml.safe_dump(hide_in_tree(tree), sort_keys=False), end="")
         sys.exit(0)
     if trains and parsed.run_dir:
         _say_run_dirs(parsed.overrides, parsed.config_dir, multirun=parsed.multirun)

@@ -14,11 +14,13 @@ from pydantic import ValidationError
 
 from src.config.errors import ConfigError, Problem
 from src.config.exchange import exchange
-from src.config.overrides import CONF_DIR, groups, rewrite, sweep_points
+from src.config.overrides import CONF_DIR, RUNS_CODE, groups, rewrite, runs_code, sweep_points
 from src.config.problems import choice_key, problems_of
 from src.config.schema import Config
 
 STAGE = "the configuration"
+# Hydra resolves what stands in a defaults list by itself, before the composed tree can be looked at.
+OmegaConf.clear_resolver("oc.env")
 
 
 class Composed(NamedTuple):
@@ -126,7 +128,11 @@ def _try(overrides: list[str], config_dir: Path | None) -> Composed | str:
     try:
         tree = _hydras(overrides, config_dir)
         exchange(tree, overrides, lambda others: _hydras(others, config_dir))
-        copies = dict(_references(OmegaConf.to_container(tree, resolve=False)))
+        asked = OmegaConf.to_container(tree, resolve=False)
+        for key, text in _texts(asked):
+            if runs_code(text):
+                return f"{key}: {RUNS_CODE}"
+        copies = dict(_references(asked))
         OmegaConf.resolve(tree)
         plain = OmegaConf.to_container(tree, throw_on_missing=False)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
@@ -150,6 +156,18 @@ def _reason(error: Exception) -> str:
         text = f"its file is not YAML: {text}"
     text = re.split(r"\n(?:Config search path:|\s+full_key:)", text)[0]
     return " ".join(line.strip() for line in text.splitlines() if line.strip()).rstrip(".") + "."
+
+
+def _texts(tree: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (dotted key, text) for every text at any depth."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _texts(value, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _texts(value, prefix)
+    elif isinstance(tree, str):
+        yield prefix, tree
 
 
 def _references(tree: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from src.config.secrets import HIDDEN, hide_secrets, is_secret
+
 
 class Problem(NamedTuple):
     """One thing to mend: where it stands, what it is now, and what to type instead."""
@@ -13,8 +15,11 @@ class Problem(NamedTuple):
     fix: str
 
     def __str__(self) -> str:
-        """Return one line, `path = value: fix`."""
-        return f"{self.path} = {_short(self.value)}: {self.fix}" if self.value is not None else f"{self.path}: {self.fix}"
+        """Return one line, `path = value: fix`. What was typed for a key that looks like a secret's is not repeated."""
+        path, fix = hide_secrets(self.path), hide_secrets(self.fix)
+        if self.value is None:
+            return f"{path}: {fix}"
+        return f"{path} = {HIDDEN if is_secret(self.path) else hide_secrets(_short(self.value))}: {fix}"
 
 
 class ConfigError(Exception):

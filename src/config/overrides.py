@@ -1,6 +1,7 @@
 """The overrides a user types, rewritten so that Hydra takes every one and the schema judges them all."""
 
 import itertools
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from src.config.problems import choice_key
 from src.config.schema import Config
 from src.config.torchvision_models import CLASSIFIERS
 
+RUNS_CODE = "${...:...} would read the environment or run code. Only another key's value can be had: ${data.path}."
 CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
 
 
@@ -59,6 +61,11 @@ def parse_value(text: str) -> tuple[str, Any] | Problem:
     return _malformed(override) or (override.key_or_group, override.value())
 
 
+def runs_code(text: str) -> bool:
+    """Return whether the text asks for more than another key's value: ${oc.env:NAME} would copy the environment into the run folder."""
+    return "${" in re.sub(r"\$\{[\w.]+\}", "", text)
+
+
 def sweep_points(texts: Sequence[str]) -> tuple[list[list[str]], list[Problem]]:
     """Return the overrides of every point of a grid, the last key fastest as in Hydra, and what cannot be a grid."""
     choices: list[list[str]] = []
@@ -93,6 +100,8 @@ def _malformed(override: Override) -> Problem | None:
     key, text = override.key_or_group, str(override.input_line)
     if key.split(".")[0] == "hydra":
         return Problem(key, None, "Hydra's own outputs are off; runs_dir and run_name say where a run writes.")
+    if runs_code(text):
+        return Problem(key, text.partition("=")[2], RUNS_CODE)
     if override.is_delete():
         return Problem(text, None, "nothing can be deleted. Set a key to null where null is allowed.")
     if override.package is not None:

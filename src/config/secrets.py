@@ -18,6 +18,8 @@ _IN_URL = re.compile(r"(?P<scheme>(?<![A-Za-z0-9+.\-])[A-Za-z][A-Za-z0-9+.\-]*:/
 def is_secret(name: str) -> bool:
     """Return whether a key or a variable of this name would hold a secret: WANDB_API_KEY, hf-token, track.api_key, PGPASSWORD."""
     words = re.split(r"[^a-z0-9]+|_", name.lower())
+    if words == ["key"]:  # messages speak of key=value
+        return False
     return not _WORDS.isdisjoint(words) or any(word.endswith(_ENDINGS) for word in words)
 
 
