@@ -17,12 +17,22 @@ from loguru import logger
 
 from src.config import Config, ConfigError, Problem
 from src.config.identity import differences
+from src.config.secrets import hide_in_arguments
 from src.files import remove_leftovers, write_atomically
 from src.tracking.config_file import read_config, write_config
 from src.tracking.heartbeat import Heartbeat, HeldError
 
 Status = Literal["running", "preempted", "failed", "finished"]
 STAGE = "the run's folder"
+# No other variable of the environment is written down anywhere: it is where keys and passwords are.
+_VARIABLES = (
+    "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+    "SLURM_JOB_ID",
+    "SLURM_JOB_NODELIST",
+    "NCCL_SOCKET_IFNAME",
+    "GLOO_SOCKET_IFNAME",
+)
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "hydra-core", "pydantic", "schedulefree")
 
 
@@ -70,7 +80,7 @@ class RunFolder:
         self.stop_file.unlink(missing_ok=True)
         if not self._config_is_due:
             return
-        command = f"{shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]])}\n".encode()
+        command = f"{shlex.join([Path(sys.executable).name, *hide_in_arguments(sys.orig_argv[1:])])}\n".encode()
         meta = json.dumps(_meta(device, world_size), indent=1).encode()
         for name, content in (("command.txt", command), ("meta.json", meta)):
             if not (self.path / name).exists():
@@ -147,7 +157,8 @@ def _meta(device: str, world_size: int) -> dict[str, Any]:
         "device": device,
         "world_size": world_size,
         "packages": {name: metadata.version(name) for name in _PACKAGES},
-        "command": sys.orig_argv,
+        "command": hide_in_arguments(sys.orig_argv),
+        "environment": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
         "started": time.time(),
     }
 
