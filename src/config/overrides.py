@@ -62,7 +62,7 @@ def parse_value(text: str) -> tuple[str, Any] | Problem:
 
 
 def runs_code(text: str) -> bool:
-    """Return whether the text asks for more than another key's value: ${oc.env:NAME} would copy the environment into the run folder."""
+    """Return whether the text asks for more than another key's value: ${oc.env:NAME} would put the environment into files."""
     return "${" in re.sub(r"\$\{[\w.]+\}", "", text)
 
 
