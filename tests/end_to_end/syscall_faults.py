@@ -4,8 +4,8 @@
     python -m tests.end_to_end.syscall_faults --sample 12 --seed 3
 
 A process that has imported everything forks one child a trial, which goes on with a copy of the same killed run. strace is attached
-to the thread in question just before the save, or before the door, and lets one call fail. Then the same command is run again without
-it: it must end, and equal to an undisturbed run. The last line is JSON: save_calls, resume_calls, trials, lost, unequal, seconds.
+to the thread in question just before the save, or before the door, and lets one call fail. Then the same command is run again
+without it: it must end, and equal to an undisturbed run. The last line is JSON: save_calls, resume_calls, trials, lost, unequal.
 """
 
 import argparse
