@@ -137,7 +137,7 @@ class Checkpoints:
         known = max((register[name]["step"] for name in named), default=step)
         if step < known:
             logger.warning(
-                f"THE NEWEST CHECKPOINT IS LOST: of step {known:,}, {newest} of step {step:,} is left. What lies between is done again."
+                f"THE NEWEST CHECKPOINT IS LOST: it was of step {known:,}; {newest} of step {step:,} is left. It goes on from there."
             )
         return self.folder / newest
 

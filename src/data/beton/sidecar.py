@@ -72,9 +72,8 @@ def fingerprint(descriptor: int, layout: Layout, starts: NDArray[np.int64], ends
 
 def render(sidecar: Sidecar) -> bytes:
     """Make the file's content: JSON that a person can read."""
-    return json.dumps({"kind": _KIND, "version": _VERSION, **sidecar._asdict()}, indent=1, ensure_ascii=False).encode(
-        "utf-8", "surrogatepass"
-    )
+    content = {"kind": _KIND, "version": _VERSION, **sidecar._asdict()}
+    return json.dumps({**content, "seal": _seal(content)}, indent=1, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def load(path: Path) -> Sidecar | None:
@@ -95,6 +94,8 @@ def load(path: Path) -> Sidecar | None:
         raise DataError(f"{beside} is no JSON ({error}). {remedy}") from error
     if not isinstance(content, dict) or content.get("kind") != _KIND:
         raise DataError(f"{beside} does not describe a .beton. {remedy}")
+    if "seal" in content and content.pop("seal") != _seal(content):
+        raise DataError(f"{beside} is damaged: it is not what was written. {remedy}")
     if content.get("version") != _VERSION:
         raise DataError(f"{beside} is of version {content.get('version')}; this program reads {_VERSION}. {remedy}")
     try:
@@ -104,9 +105,12 @@ def load(path: Path) -> Sidecar | None:
             skipped=[(str(name), str(reason)) for name, reason in sidecar.skipped],
             bad=[(int(row), str(reason)) for row, reason in sidecar.bad],
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{beside} is damaged ({type(error).__name__}: {error}). {remedy}") from error
-    if not all(isinstance(name, str) for name in sidecar.classes) or len(set(sidecar.classes)) != len(sidecar.classes):
+    if not isinstance(sidecar.fingerprint, str) or not isinstance(sidecar.sha256, str):
+        raise DataError(f"{beside} is damaged: its hashes are no strings. {remedy}")
+    distinct = not isinstance(content["classes"], str) and all(isinstance(name, str) for name in sidecar.classes)
+    if not distinct or len(set(sidecar.classes)) != len(sidecar.classes):
         raise DataError(f"{beside} is damaged: its class names are not distinct strings. {remedy}")
     return sidecar
 
@@ -131,6 +135,11 @@ def check(
         f"{sidecar_path(path)} does not belong to {path.name}, or one of them is damaged: it tells of {differs}. "
         "Fetch both again from where they came from, or write them anew."
     )
+
+
+def _seal(content: dict[str, Any]) -> str:
+    """Hash what the file says, however it is laid out: a changed letter in a class name belongs to no other check."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _update(digest: Any, descriptor: int, start: int, end: int) -> None:
