@@ -137,7 +137,7 @@ class Checkpoints:
         known = max((register[name]["step"] for name in named), default=step)
         if step < known:
             logger.warning(
-                f"THE NEWEST CHECKPOINT IS LOST: it was of step {known:,}; {newest} of step {step:,} is left. It goes on from there."
+                f"THE NEWEST CHECKPOINT IS LOST: it was of step {known:,}; {newest} of step {step:,} is left, and taken."
             )
         return self.folder / newest
 
