@@ -38,6 +38,7 @@ settle() {
     esac
     set -u
     export PYTHONUNBUFFERED=1                    # what is printed is in the log at once
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1  # each round has a store of its own: else who starts again never meets the others
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # the trainer sets torch's own threads from the CPUs that the job has
     export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=240    # torchrun passes a SIGTERM on, and kills so many seconds later (30 by itself)
 }
