@@ -40,7 +40,7 @@ def read_config(path: Path) -> dict[str, Any] | None:
         raise ConfigError("the run's folder", [Problem(str(path), None, fix)]) from error
     text, found, seal = data.rpartition(_SEAL)
     if found and seal == hashlib.sha256(text).hexdigest().encode() + b"\n":
-        stored = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 (both are safe)
+        stored = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         assert isinstance(stored, dict)
         return stored
     logger.warning(
