@@ -12,13 +12,13 @@ from loguru import logger
 from rich.table import Table
 from torch import nn
 
-from src.batch import Source
 from src.build_model import begin_from_weights, build_live_model
 from src.config import Config, ConfigError, Problem
 from src.config.average import EmaKeys, EvaluateEma, EvaluateEmaSwa, EvaluateScheduleFree, EvaluateSwa, EvaluateTrained, SwaKeys
 from src.config.identity import run_name
 from src.config.schedule import Cosine, Exponential, Step
-from src.preflight import checkpoint_bytes
+from src.first_batch import Ready
+from src.memory import Need, checkpoint_bytes, fixed_bytes, gib, room_of
 from src.probe import Probe, layer_table
 from src.session import Place, device_name
 from src.tracking.plots import Mark, save_png, schedule_figure
@@ -30,12 +30,13 @@ _POINTS = 4000  # of the drawn curve, beside the first and last step of each epo
 _SHOWN_SIZES = 6
 
 
-def check_and_plan(config: Config, place: Place, train: Source, val: Source) -> None:
+def check_and_plan(config: Config, place: Place, ready: Ready) -> None:
     """Print the plan of the run and draw its schedule. The preflight has passed.
 
     Raises:
         ConfigError: if the model does not take the weights or the sizes that it is to be given, or the picture cannot be written.
     """
+    train, val = ready.train, ready.val
     arithmetic = plan_arithmetic(config, num_train=len(train), world_size=place.world.size)
     precision = choose_precision(config.precision, place.device)
     num_classes = len(train.classes)
@@ -54,6 +55,7 @@ def check_and_plan(config: Config, place: Place, train: Source, val: Source) -> 
         "drawn in": str(draw(config, arithmetic, course)),
         "evaluated at": describe_evaluation(config),
         **costs,
+        "loading, a rank": ready.first.describe(),
     }
     plan = Table(title="plan of the run", show_header=False, title_justify="left")
     for name, value in rows.items():
@@ -193,18 +195,14 @@ def cost_rows(
     total_rate = rate * place.world.size
     seconds = sum(passes * images_an_epoch * flops[size] / flops[image_size] / total_rate for size in course.sizes)
 
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    fixed = checkpoint_bytes(config, num_classes) + weights  # weights, optimizer, average, gradients
-    if config.optim.sam_rho is not None:
-        fixed += weights  # those to come back to
-    memory = fixed + saved * arithmetic.local_batch_size
+    need = Need(fixed_bytes(config, num_classes), saved)
     rows = {
         "parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}",
         "arithmetic": f"{flops[image_size] / 1e9:.3g} GFLOP an image forward at {image_size} px, two a multiply-add",
         "  evaluation": f"{evaluation_flops / 1e9:.3g} GFLOP an image at {config.data.eval_image_size} px",
         "  in all": f"{total_flops / 1e18:.3g} EFLOP, forward and backward taken for {forwards} forwards{more}",
-        "memory a rank": f"about {memory / 2**30:.2f} GiB",
-        "  weights and states": f"{fixed / 2**30:.2f} GiB with gradients and optimizer",
+        "memory a rank": f"about {gib(need.of(arithmetic.local_batch_size))}{room_of(place.device)}",
+        "  weights and states": f"{gib(need.fixed)} with gradients and optimizer",
         "  activations": f"{saved / 2**20:.1f} MiB an image",
         "checkpoint": f"{checkpoint_bytes(config, num_classes) / 2**20:.0f} MiB",
         "one rank trains": f"{_rounded(rate / passes)} images/s at {image_size} px without loading "

@@ -64,10 +64,9 @@ def run(order: FinderOrder) -> int:
     config = order.config
     with joined(config) as place:
         try:
-            sources = preflight(config, place, open_sources)
-            logger.info("searching: optim.peak_lr, the schedule and epochs are not used; all else is as in training")
-            with telling(order, place) as told:
-                found = find(order, place, *sources, told=told)
+            with preflight(config, place, open_sources) as ready, telling(order, place) as told:
+                logger.info("searching: optim.peak_lr, the schedule and epochs are not used; all else is as in training")
+                found = find(order, place, ready, told=told)
         except (ConfigError, DataError) as error:
             return exit_code_after(error, place)
         except KeyboardInterrupt:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src import distributed
-from src.batch import Batch, Source
-from src.build import build_engines, build_run
+from src.batch import Batch
+from src.build import build_run
 from src.config import ConfigError, Problem
 from src.config.identity import run_name
 from src.config.lr_finder import FinderOrder, LrRange
 from src.files import write_atomically
+from src.first_batch import Ready
 from src.session import Place
 from src.tracking.lr_plot import Line, draw_lines
 from src.training.loop import train_step
@@ -41,7 +42,7 @@ class Found(NamedTuple):
     suggestions: tuple[Suggestion, ...]
 
 
-def find(order: FinderOrder, place: Place, train: Source, val: Source, *, told: Told) -> Found:
+def find(order: FinderOrder, place: Place, ready: Ready, *, told: Told) -> Found:
     """Build the run, search every range, and write lr.csv and the plots. Every rank must call it.
 
     Raises:
@@ -51,24 +52,20 @@ def find(order: FinderOrder, place: Place, train: Source, val: Source, *, told: 
     config, finder = order.config, order.finder
     folder = Path(config.runs_dir).expanduser() / FOLDER / run_name(config)
     distributed.from_rank_0(lambda: _make(folder, config.runs_dir))
-    engines = build_engines(config, place.world, place.device, train, val)
-    try:
-        run = build_run(
-            config,
-            place.world,
-            place.device,
-            train=train,
-            val=val,
-            engines=engines,
-            trackers=[],
-            requests=StopRequests(folder / "STOP"),
-            write_checkpoint=lambda _: lambda: True,
-            after_each_step=lambda: None,
-        )
-        curves = search(run, order.ranges, smoothing=finder.smoothing, diverge=finder.diverge, told=told)
-        run.close()
-    finally:
-        engines.close()
+    run = build_run(
+        config,
+        place.world,
+        place.device,
+        train=ready.train,
+        val=ready.val,
+        engines=ready.engines,
+        trackers=[],
+        requests=StopRequests(folder / "STOP"),
+        write_checkpoint=lambda _: lambda: True,
+        after_each_step=lambda: None,
+    )
+    curves = search(run, order.ranges, smoothing=finder.smoothing, diverge=finder.diverge, told=told)
+    run.close()
     suggestions = [
         suggest(curve, skip_first=finder.skip_first, skip_last=finder.skip_last, window_decades=finder.window_decades)
         for curve in curves

@@ -120,14 +120,15 @@ def exit_code_after(error: ConfigError | DataError, place: Place) -> int:
     if isinstance(error, ConfigError):
         if place.world.leads:
             print(error, file=sys.stderr, flush=True)
+        leave_stuck_threads(error.__cause__, code=2)
         return 2
     logger.error(f"{error}")
     leave_stuck_threads(error)
     return 1
 
 
-def leave_stuck_threads(error: Exception) -> None:
+def leave_stuck_threads(error: BaseException | None, *, code: int = 1) -> None:
     """End the process where a thread waits for a disk that does not answer: Python would wait for it for ever."""
     if isinstance(error, Stuck):
         sys.stderr.flush()
-        os._exit(1)
+        os._exit(code)

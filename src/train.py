@@ -57,6 +57,7 @@ def run(config: Config) -> int:
     """Train in this process, which is one rank."""
     from loguru import logger
 
+    from src.memory import explained
     from src.preflight import preflight
     from src.session import exit_code_after, joined, leave_stuck_threads, open_sources
     from src.tracking.console import say_result
@@ -64,22 +65,23 @@ def run(config: Config) -> int:
 
     with joined(config) as place:
         try:
-            sources = preflight(config, place, open_sources)
-            if config.dry_run:
-                if place.world.leads:
-                    from src.dry_run import check_and_plan
+            with preflight(config, place, open_sources) as ready:
+                if config.dry_run:
+                    if place.world.leads:
+                        from src.dry_run import check_and_plan
 
-                    check_and_plan(config, place, *sources)
-                return 0
-            outcome = train(config, place, *sources)
+                        check_and_plan(config, place, ready)
+                    return 0
+                outcome = train(config, place, ready)
         except ConfigError as error:
             return exit_code_after(error, place)
         except KeyboardInterrupt:  # before or after the loop, which has its own handler
             return EXIT_INTERRUPTED
-        except Exception as error:  # noqa: BLE001 (the door: the last place to say what happened)
-            known = is_users(error)
-            logger.opt(exception=None if known else error).error(f"{error}" if known else f"unexpected: {error}")
-            leave_stuck_threads(error)
+        except Exception as caught:  # noqa: BLE001 (the door: the last place to say what happened)
+            told = explained(caught, config, place)
+            known = is_users(told)
+            logger.opt(exception=None if known else told).error(f"{told}" if known else f"unexpected: {told}")
+            leave_stuck_threads(caught)
             return 1
         if place.world.leads:
             say_result(outcome.as_json())
@@ -91,9 +93,10 @@ def run(config: Config) -> int:
 def is_users(error: Exception) -> bool:
     """Return whether the message says all there is to say, so that a traceback would only hide it."""
     from src.batch import DataError
+    from src.memory import OutOfMemory
     from src.training.checkpoint import CheckpointError
 
-    return isinstance(error, DataError | FloatingPointError | CheckpointError)
+    return isinstance(error, DataError | FloatingPointError | CheckpointError | OutOfMemory)
 
 
 if __name__ == "__main__":

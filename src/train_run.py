@@ -10,10 +10,12 @@ import torch
 from loguru import logger
 
 from src import distributed
-from src.batch import Source, Tracker
-from src.build import build_engines, build_run
+from src.batch import Tracker
+from src.build import build_run
 from src.config import Config, ConfigError
 from src.config.identity import model_name, run_name
+from src.first_batch import Ready
+from src.memory import explained
 from src.resume_run import is_kept, resume
 from src.session import Place, device_name
 from src.tracking.build import more_trackers
@@ -55,7 +57,7 @@ class Outcome(NamedTuple):
         )
 
 
-def train(config: Config, place: Place, train_source: Source, val_source: Source) -> Outcome:
+def train(config: Config, place: Place, ready: Ready) -> Outcome:
     """Train or go on, in the run's folder.
 
     Raises:
@@ -64,10 +66,9 @@ def train(config: Config, place: Place, train_source: Source, val_source: Source
     world, device = place.world, place.device
     path = Path(config.runs_dir).expanduser() / run_name(config)
     folder = hold_folder(path, config, world)
-    engines = build_engines(config, world, device, train_source, val_source)
     checkpoints = Checkpoints(path / "checkpoints")
     jsonl: list[JsonlTracker] = []
-    classes, stored_config = train_source.classes, config.model_dump(mode="json")
+    classes, stored_config = ready.train.classes, config.model_dump(mode="json")
     model = model_name(config)
 
     def write_checkpoint(run: Run) -> Callable[[], bool]:
@@ -93,9 +94,9 @@ def train(config: Config, place: Place, train_source: Source, val_source: Source
                 config,
                 world,
                 device,
-                train=train_source,
-                val=val_source,
-                engines=engines,
+                train=ready.train,
+                val=ready.val,
+                engines=ready.engines,
                 trackers=trackers,
                 requests=requests,
                 write_checkpoint=write_checkpoint,
@@ -115,7 +116,7 @@ def train(config: Config, place: Place, train_source: Source, val_source: Source
                     ConsoleTracker(place.console, total_steps=run.total_steps, first_step=run.step, progress=config.track.progress),
                     *more_trackers(config, path),
                 ]
-                say_header(config, run, path, world, device, train_source, val_source)
+                say_header(config, run, path, place, ready)
                 folder.set_status("running")
             outcome = fit_and_report(run, requests, path, folder)
             run.close()
@@ -124,12 +125,11 @@ def train(config: Config, place: Place, train_source: Source, val_source: Source
         raise  # refused before it began: the status of an earlier process stands
     except Exception as error:
         if folder is not None:
-            folder.set_status("failed", error=str(error))
+            folder.set_status("failed", error=str(explained(error, config, place)))
         raise
     finally:
         for tracker in trackers:
             tracker.close()
-        engines.close()
         if folder is not None:
             folder.close()
 
@@ -164,11 +164,9 @@ def describe_rate(config: Config) -> str:
     return f"peak rate {optim.lr_for(config.batch_size):.6g}{scaled if optim.lr_scaling != 'none' else ''}"
 
 
-def say_header(
-    config: Config, run: Run, path: Path, world: distributed.World, device: torch.device, train: Source, val: Source
-) -> None:
+def say_header(config: Config, run: Run, path: Path, place: Place, ready: Ready) -> None:
     """Say the run's arithmetic."""
-    a = run.arithmetic
+    a, train, val = run.arithmetic, ready.train, ready.val
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
     lines = {
         "run": path,
@@ -177,7 +175,8 @@ def say_header(
         "batch": a.describe_batch(),
         "steps": f"{a.total_steps:,} = {config.epochs} epochs x {a.steps_per_epoch:,}",
         "optimizer": f"{config.optim.name}, {describe_rate(config)}, {config.schedule.name}",
-        "machine": f"{device_name(device)}, {torch.get_num_threads()} threads a rank",
+        "machine": f"{device_name(place.device)}, {torch.get_num_threads()} threads a rank",
+        "loading": ready.first.describe(),
     }
     for name, text in lines.items():
         logger.info(f"{name:<10}{text}")

@@ -5,8 +5,8 @@
 
 Loaders, optimizers, 1 and 2 ranks, accumulation and all features at once are mixed at random. One training runs on each core.
 No run is started after the time is up; those under way come to their end. A run that comes back more than save_every_steps behind
-what it had logged counts as lost. The last line is JSON: `runs`, `kills`, `lost`, `unequal`, `moments` (of the kills), `killed` (who
-was killed first), `engines` (of the runs) and `seconds`. It exits 1 if a run was lost or unequal, and keeps its folder.
+what it had logged counts as lost. The last line is JSON: `runs`, `kills`, `lost`, `unequal`, `moments` (of the kills), `killed`
+(who was killed first), `engines` (of the runs) and `seconds`. It exits 1 if a run was lost or unequal, and keeps its folder.
 """
 
 import argparse
@@ -116,7 +116,7 @@ def cases_from(seed: int, data: Path) -> Iterator[Case]:
         loader, more = next(loaders), (f"optim={next(optimizers)}", f"max_local_batch_size={chance.choice((8, 32))}")
         match loader:
             case "everything":
-                settings = (*EVERYTHING, "data.num_train=650", *more)
+                settings = (*EVERYTHING, "data.num_train=650", "model.width=4", *more)
             case "synthetic":
                 settings = (*SYNTHETIC, *more)
             case _:

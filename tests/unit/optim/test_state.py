@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 
 from src.config import load
 from src.config.optim import OptimConfig
+from src.memory import optimizer_tensors
 from src.models.small_resnet import SmallResNet
 from src.optim.build import build_optimizer
-from src.preflight import optimizer_tensors
 from src.training.resume import plain
 
 OPTIMIZERS = {
