@@ -106,7 +106,9 @@ def build_run(
             yield normalise(batch.images)
 
     def measured(weights: str) -> EvalResult:
-        return evaluate_model(config, world, device, model, engines.val, val, precision, weights=weights)
+        return evaluate_model(
+            config, world, device, model, engines.val, val, precision, weights=weights, passing=requests.until_asked
+        )
 
     def measure(run: Run) -> EvalResult:
         trained = NoAverage()
@@ -114,7 +116,8 @@ def build_run(
         if average.name != trained.name and evaluates_trained(config):
             with precision.autocast(), evaluation_weights(model, trained, iter(())):
                 at_trained = measured(trained.name)
-        with precision.autocast(), evaluation_weights(model, average, recalibration(run.epoch - 1)):
+        recalibrating = requests.until_asked(recalibration(run.epoch - 1))
+        with precision.autocast(), evaluation_weights(model, average, recalibrating):
             if average.name != trained.name:
                 run.evaluation_weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
             return measured(average.name)._replace(trained=at_trained)
@@ -212,14 +215,18 @@ def evaluate_model(
     precision: Precision,
     *,
     weights: str,
+    passing: Callable[[Iterator[Batch]], Iterator[Batch]],
 ) -> EvalResult:
-    """Evaluate an unwrapped model in evaluation mode on the whole split, exactly. Every rank must call it."""
+    """Evaluate an unwrapped model in evaluation mode on the whole split, exactly. Every rank must call it.
+
+    The batches go through `passing`, which may break the evaluation off.
+    """
     data = config.data
     plans = eval_plans(source.sizes, batch_size=config.eval_batch_size, rank=world.rank, world_size=world.size)
     geometry = ResizeCentreCrop(data.resize_size, data.eval_image_size, data.eval_interpolation)
     return count(
         model,
-        engine.batches(plans, geometry=geometry),
+        passing(engine.batches(plans, geometry=geometry)),
         normalise=build_normalise(config, precision, device),
         precision=precision,
         num_images=len(source),

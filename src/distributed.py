@@ -1,4 +1,4 @@
-"""The only file that says torch.distributed: who we are, and what all ranks do together.
+"""Who we are, and what all ranks do together. With peers.py the only file that says torch.distributed.
 
 One plain process is a world of one: every function here works without a process group and then costs nothing.
 """
@@ -14,10 +14,13 @@ from typing import Any, NamedTuple, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
 _START_TIMEOUT = datetime.timedelta(minutes=60)  # compiling, indexing and copying happen before the first step
+_blackboard: Any = None  # a dist.Store
+_more_groups: "list[dist.ProcessGroup]" = []
 
 
 class World(NamedTuple):
@@ -63,16 +66,36 @@ def choose_device(world: World) -> torch.device:
 
 def start(world: World, device: torch.device) -> None:
     """Join the process group: nccl on GPUs, gloo on CPUs. A world of one joins nothing."""
+    global _blackboard
     if world.size > 1:
         backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
         own_gpu = device.type == "cuda" and world.local_size <= torch.cuda.device_count()
-        dist.init_process_group(backend, timeout=_START_TIMEOUT, device_id=device if own_gpu else None)
+        # What init_process_group does by itself, but for the store, which we want to write on as well.
+        store, number, size = next(iter(rendezvous("env://", timeout=_START_TIMEOUT)))
+        store.set_timeout(_START_TIMEOUT)
+        gpu = device if own_gpu else None
+        dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=_START_TIMEOUT, device_id=gpu)
+        # torchrun's store may outlive its workers: what an earlier start of them wrote must not be read by the next.
+        _blackboard = PrefixStore(f"blackboard_{from_rank_0(lambda: os.urandom(8).hex())}", store)
 
 
 def stop() -> None:
     """Leave the process group, if there is one."""
+    global _blackboard
     if dist.is_initialized():
+        _blackboard = None
+        _more_groups.clear()
         dist.destroy_process_group()
+
+
+def groups() -> "list[dist.ProcessGroup | None]":
+    """Return every process group of ours; None is the default one."""
+    return [None, *_more_groups] if dist.is_initialized() else []
+
+
+def blackboard() -> Any:
+    """Return where any rank can write at any time, and all can read; None in a world of one."""
+    return _blackboard
 
 
 def world_size() -> int:
@@ -153,6 +176,8 @@ class StopVote:
 
     def __init__(self) -> None:
         self._group = cast("dist.ProcessGroup | None", dist.new_group(backend="gloo")) if dist.is_initialized() else None
+        if self._group is not None:
+            _more_groups.append(self._group)
         self._votes = torch.zeros(1, dtype=torch.int32)
         self._work: dist.Work | None = None
 

@@ -40,7 +40,7 @@ def evaluate_checkpoint(config: Config, state: dict[str, Any], path: Path, place
     threads, limit = loader_threads(config, world), stuck_seconds(config)
     engine = build_engine(config.data, choose_engine(config.data), source, device=device, threads=threads, stuck_seconds=limit)
     try:
-        return evaluate_model(config, world, device, model, engine, source, precision, weights=name)
+        return evaluate_model(config, world, device, model, engine, source, precision, weights=name, passing=iter)
     finally:
         engine.close()
 

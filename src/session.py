@@ -4,13 +4,14 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from loguru import logger
 from rich.console import Console
 
-from src import distributed
+from src import distributed, peers
 from src.agreement import naming_host, require_same_data
 from src.batch import DataError, Source, Stuck
 from src.config import Config, ConfigError
@@ -31,8 +32,16 @@ class Place(NamedTuple):
 
 
 @contextmanager
-def joined(config: Config) -> Iterator[Place]:
-    """Join the other ranks, with torch's threads settled; leave them at the end."""
+def joined(config: Config, *, flights: Path | None = None) -> Iterator[Place]:
+    """Join the other ranks, with torch's threads settled; leave them at the end.
+
+    Args:
+        config: read for how exact torch is to be.
+        flights: folder of NCCL's flight recorder; None: torch's own.
+    """
+    peers.show_crashes()
+    if flights is not None:
+        peers.record_flights(flights)
     world = distributed.world_from_environment()
     console = start_console(speaks=world.leads)
     settle_torch(threads=cpus_per_rank(world), deterministic=config.deterministic)
@@ -120,15 +129,19 @@ def exit_code_after(error: ConfigError | DataError, place: Place) -> int:
     if isinstance(error, ConfigError):
         if place.world.leads:
             print(error, file=sys.stderr, flush=True)
-        leave_stuck_threads(error.__cause__, code=2)
+        peers.report(error, known=True)
+        if isinstance(error.__cause__, Stuck):
+            leave_without_waiting(error.__cause__, place, code=2)
         return 2
     logger.error(f"{error}")
-    leave_stuck_threads(error)
+    peers.report(error, known=True)
+    leave_without_waiting(error, place)
     return 1
 
 
-def leave_stuck_threads(error: BaseException | None, *, code: int = 1) -> None:
-    """End the process where a thread waits for a disk that does not answer: Python would wait for it for ever."""
-    if isinstance(error, Stuck):
+def leave_without_waiting(error: BaseException, place: Place, *, code: int = 1) -> None:
+    """End the process where leaving in order could wait for ever: for a disk that does not answer, or for ranks that are gone."""
+    if isinstance(error, Stuck) or place.world.size > 1:
+        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -9,10 +9,15 @@ On a machine with several GPUs a plain `python -m src.train` starts itself under
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from src.config import Config, ConfigError, Problem, load
 from src.config.cli import CommandLine, exit_with, parse
 from src.config.compose import expand_sweep
+from src.config.identity import run_dir
+
+if TYPE_CHECKING:
+    from src.training.stopping import StopRequests
 
 MODULE = "src.train"
 EXIT_PREEMPTED, EXIT_INTERRUPTED = 75, 130
@@ -55,15 +60,25 @@ def sweep(line: CommandLine) -> int:
 
 def run(config: Config) -> int:
     """Train in this process, which is one rank."""
+    from src.training.stopping import StopRequests, leaving_at_once
+
+    requests = StopRequests(run_dir(config) / "STOP")  # now: what is touched while the data is opened counts
+    with leaving_at_once(preempted=EXIT_PREEMPTED, interrupted=EXIT_INTERRUPTED):
+        return run_until_asked(config, requests)
+
+
+def run_until_asked(config: Config, requests: "StopRequests") -> int:
+    """Check everything, train, and turn how it ended into words and an exit code."""
     from loguru import logger
 
+    from src import peers
     from src.memory import explained
     from src.preflight import preflight
-    from src.session import exit_code_after, joined, leave_stuck_threads, open_sources
+    from src.session import exit_code_after, joined, leave_without_waiting, open_sources
     from src.tracking.console import say_result
-    from src.train_run import train
+    from src.train_run import FLIGHTS, train
 
-    with joined(config) as place:
+    with joined(config, flights=run_dir(config) / FLIGHTS) as place:
         try:
             with preflight(config, place, open_sources) as ready:
                 if config.dry_run:
@@ -72,16 +87,15 @@ def run(config: Config) -> int:
 
                         check_and_plan(config, place, ready)
                     return 0
-                outcome = train(config, place, ready)
+                outcome = train(config, place, ready, requests)
         except ConfigError as error:
             return exit_code_after(error, place)
-        except KeyboardInterrupt:  # before or after the loop, which has its own handler
-            return EXIT_INTERRUPTED
         except Exception as caught:  # noqa: BLE001 (the door: the last place to say what happened)
-            told = explained(caught, config, place)
+            told = explained(peers.plainly(caught), config, place)
             known = is_users(told)
             logger.opt(exception=None if known else told).error(f"{told}" if known else f"unexpected: {told}")
-            leave_stuck_threads(caught)
+            peers.report(told, known=known)
+            leave_without_waiting(caught, place)
             return 1
         if place.world.leads:
             say_result(outcome.as_json())
@@ -94,9 +108,10 @@ def is_users(error: Exception) -> bool:
     """Return whether the message says all there is to say, so that a traceback would only hide it."""
     from src.batch import DataError
     from src.memory import OutOfMemory
+    from src.peers import LostRank
     from src.training.checkpoint import CheckpointError
 
-    return isinstance(error, DataError | FloatingPointError | CheckpointError | OutOfMemory)
+    return isinstance(error, DataError | FloatingPointError | CheckpointError | OutOfMemory | LostRank)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
 """A training from its configuration to its result: hold the run's folder, resume, fit, report."""
 
 import json
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from loguru import logger
 
-from src import distributed
+from src import distributed, peers
 from src.batch import Tracker
 from src.build import build_run
 from src.config import Config, ConfigError
@@ -29,6 +29,8 @@ from src.training.profiling import profiling
 from src.training.resume import capture
 from src.training.run import Run
 from src.training.stopping import Preempted, StopRequests
+
+FLIGHTS = "flight_recorder"  # folder in the run's
 
 
 class Outcome(NamedTuple):
@@ -57,8 +59,8 @@ class Outcome(NamedTuple):
         )
 
 
-def train(config: Config, place: Place, ready: Ready) -> Outcome:
-    """Train or go on, in the run's folder.
+def train(config: Config, place: Place, ready: Ready, requests: StopRequests) -> Outcome:
+    """Train or go on, in the run's folder, to the end or until asked to stop.
 
     Raises:
         ConfigError: if the folder, or the checkpoint to resume from, does not fit the configuration.
@@ -66,24 +68,12 @@ def train(config: Config, place: Place, ready: Ready) -> Outcome:
     world, device = place.world, place.device
     path = Path(config.runs_dir).expanduser() / run_name(config)
     folder = hold_folder(path, config, world)
+    peers.make_flights_folder(path / FLIGHTS, device)
     checkpoints = Checkpoints(path / "checkpoints")
     jsonl: list[JsonlTracker] = []
-    classes, stored_config = ready.train.classes, config.model_dump(mode="json")
-    model = model_name(config)
-
-    def write_checkpoint(run: Run) -> Callable[[], bool]:
-        state = capture(run, config=stored_config, classes=classes)
-        kept, best = run.history.top(config.keep_top_k, model), run.history.top(1, model)
-
-        def write() -> bool:
-            for tracker in jsonl:
-                tracker.sync()  # no row may be younger than the state that will not write it again
-            return checkpoints.save(state, kept, best[0] if best else None)
-
-        return writer.submit(write).result if world.leads else lambda: True
-
+    classes = ready.train.classes
     trackers: list[Tracker] = []
-    requests = StopRequests(path / "STOP")
+    patience = peers.Patience(config.timeout_seconds)
     try:
         with (
             requests.listening(),
@@ -99,13 +89,14 @@ def train(config: Config, place: Place, ready: Ready) -> Outcome:
                 engines=ready.engines,
                 trackers=trackers,
                 requests=requests,
-                write_checkpoint=write_checkpoint,
-                after_each_step=profiler_step,
+                write_checkpoint=checkpoint_writer(config, checkpoints, writer, jsonl=jsonl, classes=classes, leads=world.leads),
+                after_each_step=in_turn(profiler_step, patience.after_step),
             )
             if world.leads:
                 checkpoints.prepare()
             resume(run, config, checkpoints, classes)
             if folder is not None:
+                requests.forget_old()
                 folder.describe(device=device_name(device), world_size=world.size)
                 also_log_to(path / "train.log")
                 rows = cut_back(folder.metrics_file, lambda row: is_kept(row, run))
@@ -125,13 +116,42 @@ def train(config: Config, place: Place, ready: Ready) -> Outcome:
         raise  # refused before it began: the status of an earlier process stands
     except Exception as error:
         if folder is not None:
-            folder.set_status("failed", error=str(explained(error, config, place)))
+            folder.set_status("failed", error=str(explained(peers.plainly(error), config, place)))
         raise
     finally:
         for tracker in trackers:
             tracker.close()
         if folder is not None:
             folder.close()
+
+
+def checkpoint_writer(
+    config: Config,
+    checkpoints: Checkpoints,
+    writer: Executor,
+    *,
+    jsonl: Sequence[JsonlTracker],
+    classes: tuple[str, ...],
+    leads: bool,
+) -> Callable[[Run], Callable[[], bool]]:
+    """Return what copies a run's state and lets it be written by another thread, on the rank that leads.
+
+    The writer has one thread. The rows of `jsonl` are on disk before a state that will not write them again.
+    """
+    stored_config, model = config.model_dump(mode="json"), model_name(config)
+
+    def write_checkpoint(run: Run) -> Callable[[], bool]:
+        state = capture(run, config=stored_config, classes=classes)
+        kept, best = run.history.top(config.keep_top_k, model), run.history.top(1, model)
+
+        def write() -> bool:
+            for tracker in jsonl:
+                tracker.sync()
+            return checkpoints.save(state, kept, best[0] if best else None)
+
+        return writer.submit(write).result if leads else lambda: True
+
+    return write_checkpoint
 
 
 def fit_and_report(run: Run, requests: StopRequests, path: Path, folder: RunFolder | None) -> Outcome:
@@ -147,7 +167,18 @@ def fit_and_report(run: Run, requests: StopRequests, path: Path, folder: RunFold
     last_epoch = max(0, (run.step - 1) // run.arithmetic.steps_per_epoch)
     if folder is not None:
         folder.set_status("finished" if status == "finished" else "preempted", step=run.step)
+        requests.obeyed()
     return Outcome(status, path, result or run.history.last_result(), last_epoch, rate, requests.interrupted)
+
+
+def in_turn(*calls: Callable[[], object]) -> Callable[[], None]:
+    """Return one call that makes them all."""
+
+    def call_all() -> None:
+        for call in calls:
+            call()
+
+    return call_all
 
 
 def hold_folder(path: Path, config: Config, world: distributed.World) -> RunFolder | None:

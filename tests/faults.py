@@ -4,10 +4,11 @@
     torchrun --nproc_per_node=2 -m tests.faults signal:USR1:rank=1,at=evaluation,step=20,to=parent,marker=/dev/shm/x/fired -- ...
 
 A fault is `<kind>:<key>=<value>,...`; several may be given. Keys: `rank` (0), `step` (0: the first at or after which it happens),
-`at` (step), `marker` (a file that is made when it fires: it fires once a run, whatever is restarted), `to` (self or parent, of a
-signal), `seconds` (of `slow`), `times` (1; how often it fires: each makes a file of its own).
+`at` (step), `marker` (a file that is made when it fires: it fires once a run, whatever is restarted), `to` (of a signal: self or
+parent; of touch: the file), `seconds` (of slow, and after a signal to the parent, which has to pass it on), `times` (1; how often
+it fires: each makes a file of its own).
 
-Kinds: kill, exit, raise, hang, oom, disk_full, slow, nan, signal:<NAME>. nan is for `at=step` only; disk_full for `at=save`.
+Kinds: kill, exit, raise, hang, oom, disk_full, slow, nan, touch, signal:<NAME>. nan is for `at=step` only; disk_full for `at=save`.
 Moments: startup (the data is being opened), step (before it is computed; its number is run.step), evaluation and recalibration
 (after the first batch), save (rank 0: the state is written and not yet renamed to last.ckpt; others: when save is called),
 epoch_end (evaluated, not recorded yet).
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 MOMENTS = ("startup", "step", "evaluation", "recalibration", "save", "epoch_end")
-KINDS = ("kill", "exit", "raise", "hang", "oom", "disk_full", "slow", "nan", "signal")
+KINDS = ("kill", "exit", "raise", "hang", "oom", "disk_full", "slow", "nan", "touch", "signal")
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Fault:
     times: int = 1
 
     def __post_init__(self) -> None:
-        if self.kind.split(":")[0] not in KINDS or self.at not in MOMENTS or self.to not in ("self", "parent"):
+        if self.kind.split(":")[0] not in KINDS or self.at not in MOMENTS:
             raise ValueError(f"no such fault: {self}. Kinds {KINDS}, moments {MOMENTS}.")
 
     @classmethod
@@ -91,8 +92,13 @@ class Fault:
                 raise OSError(errno.ENOSPC, "No space left on device (injected fault)")
             case ["slow"]:
                 time.sleep(self.seconds)
+            case ["touch"]:
+                Path(self.to).touch()
+                time.sleep(self.seconds)  # it is looked for once a second
             case ["signal", name]:
                 os.kill(os.getpid() if self.to == "self" else os.getppid(), getattr(signal, f"SIG{name}"))
+                if self.to == "parent":
+                    time.sleep(self.seconds)
 
 
 def fail_at(rank: int, step: int, kind: str, *, marker: Path, at: str = "step", **more: Any) -> None:

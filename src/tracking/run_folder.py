@@ -76,8 +76,7 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     def describe(self, *, device: str, world_size: int) -> None:
-        """Write config.yaml, command.txt and meta.json, once; a STOP of an earlier process is taken away."""
-        self.stop_file.unlink(missing_ok=True)
+        """Write config.yaml, command.txt and meta.json, once."""
         if not self._config_is_due:
             return
         command = f"{shlex.join([Path(sys.executable).name, *hide_in_arguments(sys.orig_argv[1:])])}\n".encode()

@@ -55,10 +55,12 @@ def recalibrate_batch_norm(model: nn.Module, batches: Iterator[Tensor]) -> None:
         norm.train()
         norm.reset_running_stats()
         norm.momentum = None
-    for images in batches:
-        model(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    try:
+        for images in batches:
+            model(images)
+    finally:  # an evaluation may be broken off
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
     ranks = world_size()
     if ranks > 1:
         for norm in norms:

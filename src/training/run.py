@@ -24,7 +24,7 @@ from src.training.history import History, figures
 from src.training.metrics import Meter
 from src.training.precision import Precision, SkippedSteps
 from src.training.sam import NoSam, Sam
-from src.training.stopping import StopRequests
+from src.training.stopping import Preempted, StopRequests
 
 
 class Augment(Protocol):
@@ -177,9 +177,17 @@ class Run:
         self._saved = self._state_now()
 
     def evaluate(self) -> EvalResult:
-        """Evaluate at the average's weights and at the trained ones, and leave the training state as it was."""
+        """Evaluate at the average's weights and at the trained ones, and leave the training state as it was.
+
+        Raises:
+            Preempted: asked to stop, on all ranks; the state before the evaluation is saved, and nothing of it is recorded.
+        """
         start = time.monotonic()
-        result = self.measure(self)
+        try:
+            result = self.measure(self)
+        except Preempted:
+            self.save(must=True)
+            raise
         self._eval_seconds = time.monotonic() - start
         return result
 
