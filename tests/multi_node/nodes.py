@@ -88,20 +88,8 @@ def two_nodes() -> Iterator[tuple[Node, Node]]:
         for node in nodes:
             _ip("netns", "add", node.namespace)
             made.append(node)
-        _ip(
-            "link",
-            "add",
-            ends[0],
-            "netns",
-            nodes[0].namespace,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            ends[1],
-            "netns",
-            nodes[1].namespace,
-        )
+        ends_in = [("netns", node.namespace) for node in nodes]
+        _ip("link", "add", ends[0], *ends_in[0], "type", "veth", "peer", "name", ends[1], *ends_in[1])
         for node, end in zip(nodes, ends, strict=True):
             own = ("-n", node.namespace)
             _ip(*own, "link", "set", end, "name", INTERFACE)

@@ -1,4 +1,4 @@
-"""Two nodes, by the line of scripts/slurm/multi_node.sh: they train as two processes on one host do, and outlive each other's death."""
+"""Two nodes, by the line of scripts/slurm/multi_node.sh: they train as two ranks on one host do, and outlive each other's death."""
 
 import json
 import subprocess
