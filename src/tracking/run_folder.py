@@ -33,6 +33,8 @@ _VARIABLES = (
     "NCCL_SOCKET_IFNAME",
     "GLOO_SOCKET_IFNAME",
 )
+# The same images in the same steps, cut otherwise: what lets a run go on for which the memory did not suffice.
+_MAY_CHANGE = {"max_local_batch_size", "eval_batch_size"}
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "hydra-core", "pydantic", "schedulefree")
 
 
@@ -141,6 +143,13 @@ class RunFolder:
         if stored is None:
             return
         changed = differences(self._config, stored)
+        for key, before, now in changed:
+            if key in _MAY_CHANGE:
+                logger.warning(
+                    f"OTHER MICRO-BATCHES: {key} was {before} when {self.path} was started, and is {now}: the same images in the same "
+                    "steps, but not the same run bit for bit."
+                )
+        changed = [change for change in changed if change[0] not in _MAY_CHANGE]
         if changed:
             fix = f"was {{}} when {self.path} was started. Set it back, or choose another run_name."
             raise ConfigError(STAGE, [Problem(key, now, fix.format(before)) for key, before, now in changed])
