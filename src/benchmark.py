@@ -1,6 +1,7 @@
-"""Measure, side by side: the training loop against bare code, augmentation against a step, every loader against its stock peers.
+"""Measure, side by side: the loop against bare code and beside a save, augmentation against a step, every loader against its peers.
 
 python -m src.benchmark step
+python -m src.benchmark save
 python -m src.benchmark augment
 python -m src.benchmark loaders data=/datasets/imagenet/val
 """
@@ -15,12 +16,15 @@ from src.config.errors import did_you_mean
 from src.loader_benchmark.options import parse_options
 
 USAGE = """usage: python -m src.benchmark step [pairs=30] [steps=50]
+       python -m src.benchmark save [saves=5] [batch=8] [size=32]
        python -m src.benchmark augment [pairs=30] [images=32] [size=128]
        python -m src.benchmark loaders data=<folder of class folders> [images=4000] [image_size=224] [batch=128] [workers=auto]
            [pairs=7] [seconds=3] [only=name,name] [max_resolution=500] [quality=90] [plot=loaders.png]
 
   step     the training loop beside a bare loop of the same mathematics, batches and type, on a compute-free and on a small model;
            alternating pairs, medians.
+  save     how long training stands still for a checkpoint of ResNet-50 with momentum and an average, how long the write beside it
+           takes, and what it costs the steps meanwhile; medians and ranges.
   augment  augmentation of a micro-batch as a share of a ResNet-18 step on as many images, and RandAugment beside torchvision's on
            one image after the other; interleaved rounds, medians.
   loaders  every engine on every source beside FFCV, DALI, torchvision, timm and SPDL as they come, on the same images, each in a
@@ -28,7 +32,7 @@ USAGE = """usage: python -m src.benchmark step [pairs=30] [steps=50]
 
   The last line on stdout is JSON.
 """
-_BENCHMARKS = ("step", "augment", "loaders")
+_BENCHMARKS = ("step", "save", "augment", "loaders")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -44,6 +48,11 @@ def main(arguments: Sequence[str]) -> int:
                 from src.step_benchmark import measure_step
 
                 result: object = measure_step(pairs=numbers["pairs"], steps=numbers["steps"])
+            case "save":
+                numbers = _numbers(options, saves=5, batch=8, size=32)
+                from src.save_benchmark import measure_save
+
+                result = measure_save(saves=numbers["saves"], batch=numbers["batch"], size=numbers["size"])
             case "augment":
                 numbers = _numbers(options, pairs=30, images=32, size=128)
                 from src.augment_benchmark import measure_augment
