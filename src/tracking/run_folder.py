@@ -146,8 +146,8 @@ class RunFolder:
         for key, before, now in changed:
             if key in _MAY_CHANGE:
                 logger.warning(
-                    f"OTHER MICRO-BATCHES: {key} was {before} when {self.path} was started, and is {now}: the same images in the same "
-                    "steps, but not the same run bit for bit."
+                    f"OTHER MICRO-BATCHES: {key} was {before} when {self.path} was started, and is {now}: the same images in the "
+                    "same steps, but not the same run bit for bit."
                 )
         changed = [change for change in changed if change[0] not in _MAY_CHANGE]
         if changed:
