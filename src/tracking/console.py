@@ -39,8 +39,26 @@ def start_console(*, speaks: bool) -> Console:
 
 
 def also_log_to(path: Path) -> None:
-    """Keep what the console says in a file, too."""
-    logger.add(path, level="INFO", format="{time:YYYY-MM-DD HH:mm:ss} {level: <7} {message}", diagnose=False, backtrace=False)
+    """Keep what the console says in a file, too. A disk that refuses it is told of once, and ends nothing."""
+    form = "{time:YYYY-MM-DD HH:mm:ss} {level: <7} {message}"
+    logger.add(_LogFile(path).write, level="INFO", format=form, diagnose=False, backtrace=False)
+
+
+class _LogFile:
+    """A text file that is opened at each line, for lines are few, and loguru's own prints a traceback for each that fails."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._told = path, False
+
+    def write(self, message: str) -> None:
+        """Append a line, or leave it."""
+        try:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(message)
+        except OSError as error:
+            if not self._told:
+                self._told = True
+                print(f"{self._path} cannot be written: {error.strerror}. Lines are missing there.", file=sys.stderr, flush=True)
 
 
 @contextmanager
