@@ -18,6 +18,7 @@ from PIL import Image
 
 from src.config import ConfigError, Problem
 from src.data.beton.writer import write_beton
+from src.data.headers import FORMATS
 from src.data.index import EXTENSIONS
 from src.data.sources.folder import FolderSource
 from src.loader_benchmark.catalogue import PREPARED, RAW_SIDE
@@ -135,7 +136,7 @@ def _files(root: Path) -> list[Path]:
 
 
 def _encode(file: Path, options: Options) -> bytes:
-    with Image.open(file) as opened:
+    with Image.open(file, formats=FORMATS) as opened:
         image = opened.convert("RGB")
     image.thumbnail((options.max_resolution, options.max_resolution), Image.Resampling.LANCZOS)
     data = io.BytesIO()
