@@ -6,6 +6,7 @@
 On a machine with several GPUs a plain `python -m src.train` starts itself under torchrun on all of them.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from src.training.stopping import StopRequests
 
 MODULE = "src.train"
+_OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 EXIT_PREEMPTED, EXIT_INTERRUPTED = 75, 130
 
 
@@ -111,6 +113,8 @@ def is_users(error: Exception) -> bool:
     from src.peers import LostRank
     from src.training.checkpoint import CheckpointError
 
+    if isinstance(error, OSError) and error.filename is not None and error.errno in _OF_A_DISK:
+        return True  # it names the file
     return isinstance(error, DataError | FloatingPointError | CheckpointError | OutOfMemory | LostRank)
 
 
