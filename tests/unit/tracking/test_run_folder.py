@@ -118,13 +118,6 @@ def test_config_yaml_is_written_last(folder: RunFolder, monkeypatch: pytest.Monk
     assert order == ["command.txt", "meta.json", "config.yaml"]
 
 
-def test_a_stop_of_an_earlier_process_is_taken_away(folder: RunFolder) -> None:
-    for _ in range(2):  # in a new folder, and in one that is described already
-        folder.stop_file.touch()
-        folder.describe(device="cpu", world_size=1)
-        assert not folder.stop_file.exists()
-
-
 def test_the_status_tells_who_and_how(folder: RunFolder) -> None:
     folder.set_status("running")
     folder.set_status("preempted", step=17)
