@@ -89,11 +89,11 @@ def require_shared(folder: Path, config: Config) -> None:
         return Path(name).absolute()
 
     mark = distributed.from_rank_0(leave_mark)
-    blind = first_to_say(None if mark is None or comes_to_light(mark) else True)
+    blind = first_to_say(None if mark is None or comes_to_light(folder / mark.name) else True)
     if mark is not None and distributed.rank() == 0:
         mark.unlink(missing_ok=True)
-    if blind is not None:
-        fix = f"{folder.absolute()} of rank 0 is not seen from {blind[0]}. Set runs_dir to a file system that all nodes share."
+    if mark is not None and blind is not None:
+        fix = f"{mark.parent} of rank 0 is not seen from {blind[0]}. Set runs_dir to a file system that all nodes share."
         raise ConfigError(STAGE, [Problem("runs_dir", config.runs_dir, fix)])
 
 
