@@ -1,4 +1,4 @@
-"""Two ranks evaluate different numbers of batches; one is asked to stop. Says on which rank it ended how, and after how many seconds.
+"""Two ranks evaluate different numbers of batches; one is asked to stop. Says how it ended on each, and after how many seconds.
 
 Started without torchrun, which would cost more than the test: the address and the ranks are in the environment.
 """
