@@ -241,10 +241,12 @@ def _at_an_epochs_end(fault: Fault) -> None:
 
 
 def main() -> None:
-    split = sys.argv.index("--")
-    for text in sys.argv[1:split]:
-        arrange(Fault.parse(text))
-    sys.argv = ["src/train.py", *sys.argv[split + 1 :]]
+    words = sys.argv[1:]
+    while words and "marker=" in words[0]:
+        arrange(Fault.parse(words.pop(0)))
+    if words[:1] == ["--"]:  # torchrun swallows it where no fault stands before it
+        words.pop(0)
+    sys.argv = ["src/train.py", *words]
     runpy.run_module("src.train", run_name="__main__", alter_sys=True)
 
 
