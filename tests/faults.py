@@ -9,12 +9,13 @@ parent; of touch: the file), `seconds` (of slow, and after a signal to the paren
 it fires: each makes a file of its own).
 
 Kinds: kill, exit, raise, hang, oom, disk_full, slow, nan, touch, signal:<NAME>. nan is for `at=step` only; disk_full for `at=save`.
-Moments: startup (the data is being opened), step (before it is computed; its number is run.step), evaluation and recalibration
-(after the first batch), save (rank 0: the state is written and not yet renamed to last.ckpt; others: when save is called),
-epoch_end (evaluated, not recorded yet).
+Moments: startup (the data is being opened), read (of a synthetic image, by a loader's thread; its `step` counts reads), step
+(before it is computed; its number is run.step), evaluation and recalibration (after the first batch), save (rank 0: the
+state is written and not yet renamed to last.ckpt; others: when save is called), epoch_end (evaluated, not recorded yet).
 """
 
 import errno
+import itertools
 import os
 import runpy
 import signal
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-MOMENTS = ("startup", "step", "evaluation", "recalibration", "save", "epoch_end")
+MOMENTS = ("startup", "read", "step", "evaluation", "recalibration", "save", "epoch_end")
 KINDS = ("kill", "exit", "raise", "hang", "oom", "disk_full", "slow", "nan", "touch", "signal")
 
 
@@ -111,6 +112,7 @@ def arrange(fault: Fault) -> None:
         return
     {
         "startup": _in_startup,
+        "read": _in_a_read,
         "step": _in_a_step,
         "evaluation": _in_evaluation,
         "recalibration": _in_recalibration,
@@ -138,6 +140,18 @@ def _in_startup(fault: Fault) -> None:
             fault.happen()
 
     _before(session, "open_sources", act)
+
+
+def _in_a_read(fault: Fault) -> None:
+    from src.data.sources.synthetic import SyntheticSource
+
+    reads = itertools.count()
+
+    def act(*_: Any) -> None:
+        if next(reads) >= fault.step and fault.takes_turn():
+            fault.happen()
+
+    _before(SyntheticSource, "read", act)
 
 
 def _in_a_step(fault: Fault) -> None:
