@@ -5,15 +5,24 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from src.training import stopping
-from src.training.stopping import StopRequests
+from src.training.stopping import Preempted, StopRequests, leaving_at_once
 
 ROOT = Path(__file__).resolve().parents[3]
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
+
+
+@pytest.fixture(autouse=True)
+def _no_nohup() -> Iterator[None]:
+    """The tests themselves may run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture
@@ -49,7 +58,7 @@ def test_the_old_handlers_come_back(requests: StopRequests) -> None:
         with pytest.raises(KeyError), requests.listening():
             assert all(signal.getsignal(number) is not mine for number in SIGNALS)
             raise KeyError
-        assert [signal.getsignal(number) for number in SIGNALS] == [mine] * 3
+        assert [signal.getsignal(number) for number in SIGNALS] == [mine] * 4
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -100,3 +109,74 @@ finally:
         assert process.wait(timeout=20) == 128 + number
         assert time.monotonic() - start < 10
         assert process.stdout.read() == ""
+
+
+def test_a_hang_up_that_is_ignored_stays_ignored(requests: StopRequests) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup does
+    with requests.listening():
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not requests.pending()
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+def test_a_stop_file_of_before_is_not_for_this_process_but_a_newer_one_is(tmp_path: Path) -> None:
+    file = tmp_path / "STOP"
+    file.touch()
+    requests = StopRequests(file)
+    assert not requests.pending()
+    os.utime(file, ns=(1, file.stat().st_mtime_ns + 1))  # touched again, while the data is opened
+    requests.forget_old()
+    assert file.exists(), "a newer one is not taken away"
+    assert seen_within(requests, seconds=10)
+    requests.obeyed()
+    assert not file.exists()
+    requests.obeyed()
+
+
+def test_a_stop_file_of_before_is_taken_away(tmp_path: Path) -> None:
+    file = tmp_path / "STOP"
+    file.touch()
+    requests = StopRequests(file)
+    requests.forget_old()
+    assert not file.exists()
+    assert not requests.pending()
+    file.touch()
+    assert seen_within(requests, seconds=10)
+
+
+def seen_within(requests: StopRequests, *, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not requests.pending() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return requests.pending()
+
+
+def test_an_evaluation_is_broken_off_after_the_batch_at_which_it_was_asked(requests: StopRequests) -> None:
+    seen = []
+    with requests.listening():
+        assert list(requests.until_asked(iter(range(4)))) == [0, 1, 2, 3]
+        with pytest.raises(Preempted):
+            for number in requests.until_asked(iter(range(9))):
+                seen.append(number)
+                if number == 2:
+                    os.kill(os.getpid(), signal.SIGTERM)
+    assert seen == [0, 1, 2]
+
+
+def test_asked_after_the_last_batch_it_is_broken_off_too(requests: StopRequests) -> None:
+    with requests.listening(), pytest.raises(Preempted):
+        for _ in requests.until_asked(iter(range(1))):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_outside_of_the_loop_a_signal_ends_the_process_with_one_line(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    exits: list[int] = []
+    monkeypatch.setattr(stopping.os, "_exit", exits.append)
+    with leaving_at_once(preempted=75, interrupted=130):
+        os.kill(os.getpid(), number)
+        assert exits == [130 if number == signal.SIGINT else 75]
+    said = capfd.readouterr().err
+    assert said.startswith(f"asked to stop ({number.name})") and said.count("\n") == 1
