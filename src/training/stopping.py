@@ -15,6 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
+from loguru import logger
+
 from src import peers
 
 T = TypeVar("T")
@@ -88,11 +90,17 @@ class StopRequests:
     def forget_old(self) -> None:
         """Take away the STOP file of an earlier process, and no newer one. For rank 0."""
         if self._stale is not None and _identity(self._stop_file) == self._stale:
-            self._stop_file.unlink(missing_ok=True)
+            self._take_away()
 
     def obeyed(self) -> None:
         """Take away the STOP file, so that the next start goes on. For rank 0."""
-        self._stop_file.unlink(missing_ok=True)
+        self._take_away()
+
+    def _take_away(self) -> None:
+        try:
+            self._stop_file.unlink(missing_ok=True)
+        except OSError as error:
+            logger.warning(f"{self._stop_file} cannot be taken away ({error.strerror}): remove it, so that it can stop a run again.")
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         now = time.monotonic()
