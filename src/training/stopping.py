@@ -8,6 +8,7 @@ Python runs handlers in the main thread only.
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ class Preempted(Exception):  # noqa: N818 (no error: it is what was asked for)
 
 
 class StopRequests:
-    """Whether this process was asked to stop. A second request ends the process at once.
+    """Whether this process was asked to stop. A second signal ends the process at once; a STOP file is never the second.
 
     Args:
         stop_file: looked for once a second. The one that stands there now was meant for an earlier process.
@@ -47,7 +48,7 @@ class StopRequests:
     @contextmanager
     def listening(self) -> Iterator["StopRequests"]:
         """Handle the signals inside, and put the old handlers back."""
-        with _handling(self._handle):
+        with _handling(self._handle), _leaving_at_the_second():
             yield self
 
     def pending(self) -> bool:
@@ -100,15 +101,12 @@ class StopRequests:
         try:
             self._stop_file.unlink(missing_ok=True)
         except OSError as error:
-            logger.warning(f"{self._stop_file} cannot be taken away ({error.strerror}): remove it, so that it can stop a run again.")
+            logger.warning(f"{self._stop_file} cannot be taken away ({error.strerror}): remove it, so that it stops a run again.")
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        now = time.monotonic()
         if self._first is None:
-            self._first = now
+            self._first = time.monotonic()
             self.interrupted = number == signal.SIGINT
-        elif now - self._first > _SAME_EVENT_SECONDS:
-            os._exit(128 + number)
 
 
 @contextmanager
@@ -129,6 +127,35 @@ def leaving_at_once(*, preempted: int, interrupted: int) -> Iterator[None]:
 
     with _handling(leave):
         yield
+
+
+@contextmanager
+def _leaving_at_the_second() -> Iterator[None]:
+    """End the process at the second signal, also where the main thread is in C and waits for a rank or a device that hangs.
+
+    Python's handlers run between two lines of Python. What C writes into this pipe at once, a thread reads.
+    """
+
+    def watch() -> None:
+        first = None
+        while number := os.read(ears, 1):
+            now = time.monotonic()
+            if number[0] not in _SIGNALS:
+                continue
+            first = first or now
+            if now - first > _SAME_EVENT_SECONDS:
+                os._exit(128 + number[0])
+        os.close(ears)
+
+    ears, mouth = os.pipe()
+    os.set_blocking(mouth, False)
+    before = signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
+    threading.Thread(target=watch, name="second signal", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(mouth)
 
 
 @contextmanager
