@@ -25,11 +25,13 @@ class Disturbed:
         name: of the run.
         ranks: more than one run under torchrun.
         settings: added to the command.
-        restarts: torchrun's.
+        launcher: options for torchrun.
     """
 
-    def __init__(self, runs_dir: Path, name: str, *, ranks: int, settings: tuple[str, ...] = (), restarts: int = 0) -> None:
-        self.folder, self._ranks, self._restarts = runs_dir / name, ranks, restarts
+    def __init__(
+        self, runs_dir: Path, name: str, *, ranks: int, settings: tuple[str, ...] = (), launcher: tuple[str, ...] = ()
+    ) -> None:
+        self.folder, self._ranks, self._launcher = runs_dir / name, ranks, launcher
         self._settings = (*SMALL, *settings, f"runs_dir={runs_dir}", f"run_name={name}")
         self._marks = runs_dir / f"{name}-marks"
         self._marks.mkdir(parents=True)
@@ -45,8 +47,7 @@ class Disturbed:
         core = {sorted(os.sched_getaffinity(0))[0]}
         launcher: list[str] = []
         if self._ranks > 1:
-            launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={self._ranks}"]
-            launcher.append(f"--max-restarts={self._restarts}")
+            launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={self._ranks}", *self._launcher]
         texts = [fault.text() for fault in faults]
         command = [sys.executable, *launcher, "-m", "tests.faults", *texts, "--", *self._settings]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}

@@ -11,7 +11,7 @@ from tests.end_to_end.disturbed import Disturbed, undisturbed
 @pytest.mark.slow
 def test_ranks_that_die_or_hang_cost_nothing_but_time(tmp_path: Path) -> None:
     whole = undisturbed(tmp_path, ranks=2)
-    run = Disturbed(tmp_path, "hurt", ranks=2, restarts=8, settings=("timeout_seconds=10",))
+    run = Disturbed(tmp_path, "hurt", ranks=2, launcher=("--max-restarts=8",), settings=("timeout_seconds=10",))
     code, said = run.run(
         run.fault("kill", rank=1, step=5),
         run.fault("kill", rank=0, at="save", step=12),
