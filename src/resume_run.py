@@ -13,7 +13,7 @@ from loguru import logger
 from src import distributed
 from src.agreement import first_to_say, first_unlike_rank_0
 from src.config import Config, ConfigError, Problem
-from src.config.identity import differences
+from src.config.identity import CUT_OTHERWISE, differences
 from src.files import TEMPORARY_PREFIX
 from src.tracking.run_folder import STAGE
 from src.training.checkpoint import CheckpointError, Checkpoints, load_file
@@ -165,7 +165,7 @@ def require_fit(state: dict[str, Any], path: Path, config: Config, classes: tupl
         problems.append(Problem("data", config.data.name, fix))
     for key, before, now in differences(config, state["config"]):
         shapes_it = key.startswith(("data.", "model.", "batch_size", "optim.", "average.")) and key not in _MAY_DIFFER
-        if own or shapes_it:
+        if (own and key not in CUT_OTHERWISE) or shapes_it:
             problems.append(Problem(key, now, f"was {before} in {path}. Set it back, or train a new run."))
     if problems:
         raise ConfigError(STAGE, problems)

@@ -27,6 +27,9 @@ _HOW_NOT_WHAT = {
     "data.in_memory",
 }
 
+# The same images in the same steps, cut otherwise: what lets a run go on for which the memory did not suffice.
+CUT_OTHERWISE = frozenset({"max_local_batch_size", "eval_batch_size"})
+
 
 def run_name(config: Config) -> str:
     """Return the configured name, or `<data>-<model>-<optim>-s<seed>-<8 hex of the configuration>`.

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from loguru import logger
 
 from src.config import Config, ConfigError, Problem
-from src.config.identity import differences
+from src.config.identity import CUT_OTHERWISE, differences
 from src.config.secrets import hide_in_arguments
 from src.files import remove_leftovers, write_atomically
 from src.tracking.config_file import read_config, write_config
@@ -33,8 +33,6 @@ _VARIABLES = (
     "NCCL_SOCKET_IFNAME",
     "GLOO_SOCKET_IFNAME",
 )
-# The same images in the same steps, cut otherwise: what lets a run go on for which the memory did not suffice.
-_MAY_CHANGE = {"max_local_batch_size", "eval_batch_size"}
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "hydra-core", "pydantic", "schedulefree")
 
 
@@ -144,12 +142,12 @@ class RunFolder:
             return
         changed = differences(self._config, stored)
         for key, before, now in changed:
-            if key in _MAY_CHANGE:
+            if key in CUT_OTHERWISE:
                 logger.warning(
                     f"OTHER MICRO-BATCHES: {key} was {before} when {self.path} was started, and is {now}: the same images in the "
                     "same steps, but not the same run bit for bit."
                 )
-        changed = [change for change in changed if change[0] not in _MAY_CHANGE]
+        changed = [change for change in changed if change[0] not in CUT_OTHERWISE]
         if changed:
             fix = f"was {{}} when {self.path} was started. Set it back, or choose another run_name."
             raise ConfigError(STAGE, [Problem(key, now, fix.format(before)) for key, before, now in changed])
