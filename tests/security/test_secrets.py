@@ -56,7 +56,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / ".env").write_text(f"WANDB_API_KEY={VARIABLES['WANDB_API_KEY']}\nANOTHER={SENTINEL}\n")
     (folder / "broken.py").write_text(BROKEN)
-    for command in (["init", "-q"], ["remote", "add", "origin", f"https://me:{SENTINEL}@example.org/me/trainer.git"]):
+    who = ["-c", "user.name=me", "-c", "user.email=me@example.org"]
+    for command in (
+        ["init", "-q"],
+        [*who, "commit", "-q", "--allow-empty", "-m", "a"],
+        ["remote", "add", "origin", f"https://me:{SENTINEL}@example.org/me/trainer.git"],
+    ):
         subprocess.run(["git", *command], cwd=folder, check=True)
     return folder
 
