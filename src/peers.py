@@ -19,12 +19,10 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from src.distributed import blackboard, groups
 
 _LOOK_EVERY_SECONDS = 0.002
-_EVENTS = 2000  # torch's own number: some minutes of training
-# Name since torch 2.9 or later, the name before it (which still works, with a warning), and the value.
-_FLIGHTS = (
-    ("TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE", str(_EVENTS)),
-    ("TORCH_FR_DUMP_ON_TIMEOUT", "TORCH_NCCL_DUMP_ON_TIMEOUT", "1"),
-)
+# What NCCL's process group reads from torch 2.10 on: its name, and one under which the user may have set it; an older name still
+# works, with a warning. How many events, and whether they are written, are torch's own defaults, said here because they changed.
+_FLIGHTS_SIZE = ("TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE", "2000")
+_FLIGHTS_WRITTEN = ("TORCH_NCCL_DUMP_ON_TIMEOUT", "TORCH_FR_DUMP_ON_TIMEOUT", "1")
 _FLIGHTS_PATH = ("TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE")
 
 
@@ -108,8 +106,8 @@ def record_flights(folder: Path) -> None:
     Before the ranks join. What the user has set in the environment stays. That a timed-out or failed NCCL collective ends its
     process instead of waiting on is torch's default (TORCH_NCCL_ASYNC_ERROR_HANDLING=3) and is left so.
     """
-    for name, older, value in (*_FLIGHTS, (*_FLIGHTS_PATH, f"{folder.absolute()}/rank_")):
-        if name not in os.environ and older not in os.environ:
+    for name, other, value in (_FLIGHTS_SIZE, _FLIGHTS_WRITTEN, (*_FLIGHTS_PATH, f"{folder.absolute()}/rank_")):
+        if name not in os.environ and other not in os.environ:
             os.environ[name] = value
 
 

@@ -64,12 +64,12 @@ def test_the_flight_recorder_is_on_unless_the_user_says_otherwise(tmp_path: Path
     for name in names:
         monkeypatch.delenv(name)
     monkeypatch.setenv("TORCH_NCCL_TRACE_BUFFER_SIZE", "77")  # the older name
-    monkeypatch.setenv("TORCH_FR_DUMP_ON_TIMEOUT", "0")
+    monkeypatch.setenv("TORCH_NCCL_DUMP_ON_TIMEOUT", "0")
     monkeypatch.setenv("TORCH_FR_DUMP_TEMP_FILE", "")
     monkeypatch.delenv("TORCH_FR_DUMP_TEMP_FILE")
     peers.record_flights(tmp_path / "flight_recorder")
     monkeypatch.setenv("TORCH_FR_DUMP_TEMP_FILE", os.environ["TORCH_FR_DUMP_TEMP_FILE"])  # gone after the test
-    assert "TORCH_FR_BUFFER_SIZE" not in os.environ and os.environ["TORCH_FR_DUMP_ON_TIMEOUT"] == "0"
+    assert "TORCH_FR_BUFFER_SIZE" not in os.environ and os.environ["TORCH_NCCL_DUMP_ON_TIMEOUT"] == "0"
     assert os.environ["TORCH_FR_DUMP_TEMP_FILE"] == f"{tmp_path}/flight_recorder/rank_"
 
 

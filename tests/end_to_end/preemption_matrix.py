@@ -63,7 +63,8 @@ def chain(runs_dir: Path, whole: Disturbed, target: str, name: str) -> dict[str,
         asked = int(where.get("step", 0))
         early = moment.get("at") == "startup" and name != "STOP"
         good = code == expected_code(target, name, early=early) and (status is None if early else status == "preempted")
-        lost = not early and not asked <= step <= max(asked, 1) + 2
+        beside = 3 if moment.get("at") == "save" else 0  # a save goes on beside training, up to the next one
+        lost = not early and not asked <= step <= max(asked, 1) + beside + 2
         counted["stops"] += 1
         counted["wrong"] += not good
         counted["lost"] += lost

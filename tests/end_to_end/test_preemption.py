@@ -38,7 +38,7 @@ def test_a_plain_process(tmp_path: Path) -> None:
     run = Disturbed(tmp_path, "hurt", ranks=1)
     stopped(run, "signal:INT", at="startup", code=130, saved=None)
     stopped(run, "signal:HUP", step=4, code=75, saved=(5, 6))
-    stopped(run, "signal:USR1", at="save", step=9, code=75, saved=(9, 11))
+    stopped(run, "signal:USR1", at="save", step=9, code=75, saved=(9, 14))
     stopped(run, "signal:TERM", at="evaluation", step=20, code=75, saved=(20, 20))
     stopped(run, "touch", to=str(run.folder / "STOP"), at="startup", code=75, saved=(20, 22))
     stopped(run, "signal:INT", at="epoch_end", step=40, code=130, saved=(40, 42))
@@ -52,10 +52,11 @@ def test_a_plain_process(tmp_path: Path) -> None:
 def test_under_torchrun(tmp_path: Path) -> None:
     whole = undisturbed(tmp_path, ranks=2)
     run = Disturbed(tmp_path, "hurt", ranks=2)
+    # A save goes on beside training, up to the next one.
     # A worker that stopped ends with 0; torchrun that was itself asked ends with 1, whatever its workers did.
     stopped(run, "signal:TERM", at="startup", to="parent", code=1, saved=None)
     stopped(run, "signal:USR1", rank=1, step=4, code=0, saved=(5, 6))
-    stopped(run, "signal:INT", at="save", step=9, code=0, saved=(9, 11))
+    stopped(run, "signal:INT", at="save", step=9, code=0, saved=(9, 14))
     stopped(run, "signal:HUP", rank=1, at="evaluation", to="parent", step=20, code=1, saved=(20, 20))
     stopped(run, "signal:TERM", rank=1, at="epoch_end", step=40, code=0, saved=(40, 42))
     code, said = run.run()
