@@ -64,13 +64,14 @@ train() {
     RUN_DIR=$(python -m src.train --run-dir "$@") || exit 2 # what is wrong with the arguments is in the log now
     before=$(status_line)
     stopping=no
-    trap 'stopping=yes' USR1 TERM # USR1: the time is nearly over (--signal); TERM: scancel, or another job needs the node
+    trap 'stopping=time && say "the time is nearly over: stopping"' USR1 # from --signal
+    trap 'stopping=now && say "Slurm ends this start: stopping"' TERM    # scancel, or another job needs the node now
     say "$RUN_DIR, $NPROC processes on each of $SLURM_NNODES nodes, start $((${SLURM_RESTART_COUNT:-0} + ${CHAINED:-0} + 1))"
 
     # By srun, because Slurm tells only what srun started that another job needs the node. In the background, because bash
     # runs a trap only after what it waits for.
     # shellcheck disable=SC2086 # several words
-    srun --ntasks="$SLURM_NNODES" --ntasks-per-node=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --cpu-bind=none \
+    srun --ntasks="$SLURM_NNODES" --ntasks-per-node=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
         --kill-on-bad-exit=1 --input=none \
         python -m torch.distributed.run "${options[@]}" --nproc-per-node="$NPROC" --max-restarts="${MAX_RESTARTS:-3}" \
         ${TORCHRUN_OPTIONS:-} -m src.train "$@" &
@@ -83,7 +84,7 @@ watch() {
     local pid=$1 before=$2
     while kill -0 "$pid" 2>/dev/null; do
         wait "$pid" || true # also returns when a signal came
-        [[ $stopping == yes ]] || continue
+        [[ $stopping != no ]] || continue
         if [[ $(status_line) == "$before" ]]; then
             kill -TERM "$pid" 2>/dev/null || true # it has not begun to train: nothing is lost
         else
@@ -98,13 +99,16 @@ watch() {
 go_on() {
     local before=$1 code=$2 status=none
     [[ $(status_line) == "$before" ]] || status=$(status_line | sed -n 's/.*"status": *"\([a-z]*\)".*/\1/p')
-    if [[ $status == finished ]] || [[ $code == 0 && $status != preempted && ($stopping == no || $(status_line) == *'"finished"'*) ]]; then
+    if [[ $status == finished || ($code == 0 && $status != preempted && $stopping == no) ]]; then
         exit 0
     elif [[ $status == failed || ($status != preempted && $stopping == no) ]]; then
         say "failed (exit code $code): the reason stands above. The job does not run again."
         exit "$((code ? code : 1))"
-    elif [[ $stopping == no && -e $RUN_DIR/STOP ]]; then
-        say "stopped by the file $RUN_DIR/STOP. Submit the same job to go on."
+    elif [[ $stopping == no && $(job_says PreemptTime) == @(|None) ]]; then
+        say "stopped and saved by a STOP file or a signal that was not Slurm's. Submit the same job to go on."
+        exit "$NOT_FINISHED"
+    elif [[ $stopping == time && $status == none && $(job_says PreemptTime) == @(|None) ]]; then
+        say "the time was over before the training began. Give it more: sbatch --time=8:00:00 ..."
         exit "$NOT_FINISHED"
     fi
     again
