@@ -16,11 +16,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-INTERFACE, PORT = "node0", 29500
+INTERFACE = "node0"
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "CUDA_VISIBLE_DEVICES": "",
-    "GLOO_SOCKET_IFNAME": INTERFACE,
+    # As scripts/slurm/job.sh. Otherwise rank 0's torchrun says only in its first round where its store is (torch 2.15), and a
+    # torchrun that is started again waits for the word, and the others for it, until both have failed after a minute.
+    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+}
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
     # As scripts/slurm/job.sh. Otherwise rank 0's torchrun says only in its first round where its store is (torch 2.15), and a
     # torchrun that is started again waits for the word, and the others for it, until both have failed after a minute.
     "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
@@ -31,20 +37,22 @@ _NUMBERS = itertools.count()
 
 
 class Node(NamedTuple):
-    """One end of the cable."""
+    """One end of the cable; without a namespace, this machine's loopback."""
 
-    namespace: str
+    namespace: str | None
     address: str
+    port: int = 29500
 
     def popen(self, command: list[str], *, log: Path, env: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
         """Start a command on this node, with its errors appended to a file."""
-        words = ["ip", "netns", "exec", self.namespace, *command]
-        settings = os.environ | ENVIRONMENT | dict(env or {})
+        words = [*(["ip", "netns", "exec", self.namespace] if self.namespace else []), *command]
+        settings = os.environ | ENVIRONMENT | {"GLOO_SOCKET_IFNAME": INTERFACE if self.namespace else "lo"} | dict(env or {})
         with open(log, "ab") as errors:
             return subprocess.Popen(words, cwd=ROOT, env=settings, stdout=subprocess.PIPE, stderr=errors, text=True)
 
     def pids(self) -> list[int]:
         """Return all processes that run on this node."""
+        assert self.namespace is not None
         return [int(pid) for pid in _ip("netns", "pids", self.namespace).split()]
 
     def kill(self) -> None:
@@ -59,10 +67,14 @@ class Node(NamedTuple):
 def torchrun(nodes: tuple[Node, Node], number: int, *arguments: str, max_restarts: int = 3) -> list[str]:
     """Return the line of scripts/slurm/multi_node.sh for one of the nodes, and what it needs where both have one name."""
     first, own = nodes[0], nodes[number]
-    conf = f"join_timeout={SECONDS_TO_COME_BACK},is_host={int(number == 0)}"
     return [
         *(sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1", f"--max-restarts={max_restarts}"),
-        *("--rdzv-backend=c10d", f"--rdzv-endpoint={first.address}:{PORT}", "--rdzv-id=test", f"--rdzv-conf={conf}"),
+        *(
+            "--rdzv-backend=c10d",
+            f"--rdzv-endpoint={first.address}:{first.port}",
+            "--rdzv-id=test",
+            f"--rdzv-conf=is_host={int(number == 0)}",
+        ),
         *(f"--local-addr={own.address}", *arguments),
     ]
 
