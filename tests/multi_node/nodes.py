@@ -24,15 +24,6 @@ ENVIRONMENT = {
     # torchrun that is started again waits for the word, and the others for it, until both have failed after a minute.
     "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
 }
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "CUDA_VISIBLE_DEVICES": "",
-    # As scripts/slurm/job.sh. Otherwise rank 0's torchrun says only in its first round where its store is (torch 2.15), and a
-    # torchrun that is started again waits for the word, and the others for it, until both have failed after a minute.
-    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
-}
-# A node that is lost is given up after three beats of 5 s (torch's own default); one that is started again is waited for so long.
-SECONDS_TO_COME_BACK = 300
 _NUMBERS = itertools.count()
 
 
@@ -68,14 +59,9 @@ def torchrun(nodes: tuple[Node, Node], number: int, *arguments: str, max_restart
     """Return the line of scripts/slurm/multi_node.sh for one of the nodes, and what it needs where both have one name."""
     first, own = nodes[0], nodes[number]
     return [
-        *(sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1", f"--max-restarts={max_restarts}"),
-        *(
-            "--rdzv-backend=c10d",
-            f"--rdzv-endpoint={first.address}:{first.port}",
-            "--rdzv-id=test",
-            f"--rdzv-conf=is_host={int(number == 0)}",
-        ),
-        *(f"--local-addr={own.address}", *arguments),
+        *(sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", f"--max-restarts={max_restarts}"),
+        *("--rdzv-backend=c10d", f"--rdzv-endpoint={first.address}:{first.port}", "--rdzv-id=test"),
+        *(f"--rdzv-conf=is_host={int(number == 0)}", f"--local-addr={own.address}", *arguments),
     ]
 
 
