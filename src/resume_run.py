@@ -13,7 +13,7 @@ from loguru import logger
 from src import distributed
 from src.agreement import first_to_say, first_unlike_rank_0
 from src.config import Config, ConfigError, Problem
-from src.config.identity import CUT_OTHERWISE, differences
+from src.config.identity import CUT_OTHERWISE, differences, model_name
 from src.files import TEMPORARY_PREFIX
 from src.tracking.run_folder import STAGE
 from src.training.checkpoint import CheckpointError, Checkpoints, load_file
@@ -68,6 +68,9 @@ def resume(run: Run, config: Config, checkpoints: Checkpoints, classes: tuple[st
     if run.step > run.total_steps:
         fix = f"{path} is of step {run.step:,}, and this run has {run.total_steps:,}. Set epochs as it was, or start anew."
         raise ConfigError(STAGE, [Problem("resume", config.resume, fix)])
+    if run.rank == 0:
+        name = model_name(config)
+        checkpoints.finish(path, run.history.top(config.keep_top_k, name), next(iter(run.history.top(1, name)), None))
     logger.info(f"resuming from {path} at step {run.step:,} of {run.total_steps:,}")
 
 

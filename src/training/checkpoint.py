@@ -47,6 +47,7 @@ class Checkpoints:
         self.folder = folder
         self._failures = 0
         self._damaged: set[str] = set()
+        self._valid: Register = {}  # as they were found at the start
 
     def prepare(self) -> None:
         """Make the folder and clear what a dead process left half-written."""
@@ -103,17 +104,44 @@ class Checkpoints:
             raise
         self._damaged.discard(LAST)
         register[LAST] = entry
-        wanted = {item.name: item.step for item in kept}
-        if best is not None:
-            wanted[BEST] = best.step
-        for name, step in wanted.items():
-            if step == state["step"]:
-                link_atomically(last, self.folder / name)
-                register[name] = register[LAST]
-        for stale in self.folder.glob("*-epoch-*-val_acc1-*.ckpt"):
-            if stale.name not in wanted:
-                stale.unlink(missing_ok=True)
+        self._name(LAST, register, names_of(kept, best))
+
+    def _name(self, name: str, register: Register, wanted: Mapping[str, int]) -> None:
+        """Give a state its further names, drop those that are not wanted, and write the register, which is the caller's own."""
+        entry = register[name]
+        for further, step in wanted.items():
+            if step == entry["step"]:
+                link_atomically(self.folder / name, self.folder / further)
+                register[further] = entry
+        for stale in self._not_among(wanted):
+            stale.unlink(missing_ok=True)
         self._write_register({name: entry for name, entry in register.items() if name in {LAST, PREVIOUS, *wanted}})
+
+    def _not_among(self, wanted: Mapping[str, int]) -> list[Path]:
+        return [path for path in self.folder.glob("*-epoch-*-val_acc1-*.ckpt") if path.name not in wanted]
+
+    def finish(self, resumed: Path, kept: Sequence[Kept], best: Kept | None) -> None:
+        """Do what a save that died or failed still owed the state that the run goes on from: its further names, and what to drop.
+
+        It may have been the last save of all, or the only one of its epoch: no other would do it. A disk that refuses it costs a
+        warning, and the next start tries again. Call it after find_newest.
+
+        Args:
+            resumed: the checkpoint; one of another folder is none of ours.
+            kept: as for save, with its history.
+            best: as for save.
+        """
+        wanted = names_of(kept, best)
+        if resumed.parent != self.folder or resumed.name not in self._valid:
+            return
+        entry = self._valid[resumed.name]
+        owed = [name for name, step in wanted.items() if step == entry["step"] and self._valid.get(name) != entry]
+        if not owed and not self._not_among(wanted):
+            return
+        try:
+            self._name(resumed.name, dict(self._valid), wanted)
+        except OSError as error:
+            logger.warning(f"{resumed} is owed its names ({', '.join(owed)}): {error}. The next start tries again.")
 
     def find_newest(self) -> Path | None:
         """Return the newest valid checkpoint, or None in a new run's folder. Damaged files are passed over, loudly.
@@ -122,7 +150,7 @@ class Checkpoints:
             CheckpointError: if there are checkpoints but none is valid.
         """
         register = self._register()
-        found = self._found(register)
+        found = self._valid = self._found(register)
         named = sorted(register.keys() - {_COMING})
         if not found and (named or self.has_any()):
             gone = "" if self.has_any() else f" {_REGISTER} names {', '.join(named)}, which are gone."
@@ -231,6 +259,11 @@ def write_state(state: Mapping[str, Any], folder: Path) -> tuple[Path, str]:
         digests.append(hashing.hexdigest())
 
     return write_temporary(folder, write), digests[0]
+
+
+def names_of(kept: Sequence[Kept], best: Kept | None) -> dict[str, int]:
+    """Return the names that checkpoints have for their accuracy, and the steps of the states that they belong to."""
+    return {item.name: item.step for item in kept} | ({} if best is None else {BEST: best.step})
 
 
 def parse(data: bytes, path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def test_the_process_may_die_in_one_save_and_again_in_the_next(
             said.clear()
             previous = load_file(folder / "previous.ckpt")["step"]
             assert newest_step(folder) == previous in (2, 3, 4)
-            assert not any("previous" in line for line in said)
+            assert not any("previous.ckpt is damaged" in line for line in said)
 
 
 def test_the_first_save_of_all_may_die_too(system: Any, tmp_path: Path, make_state: MakeState) -> None:
@@ -194,3 +195,38 @@ def test_what_a_dead_process_left_half_written_is_cleared(tmp_path: Path, make_s
     (tmp_path / f"{files.TEMPORARY_PREFIX}folder").mkdir()  # cannot be unlinked: never a reason to fail
     assert newest_step(tmp_path) == 3
     assert leftovers(tmp_path) == [f"{files.TEMPORARY_PREFIX}folder"]
+
+
+def test_a_save_that_died_before_it_named_the_best_is_finished_at_the_next_start(
+    system: Any, tmp_path: Path, make_state: MakeState, said: list[str]
+) -> None:
+    """It may have been the last save of all: no other would do it."""
+    calls = calls_of_a_save(system, tmp_path / "count", make_state)
+    for kind, expected in (("kill", system.killed), ("error", None)):
+        for number in range(len(calls)):
+            folder = tmp_path / f"{kind}-{number}"
+            checkpoints = started(folder, make_state)
+            system.arm(number, kind)
+            with pytest.raises(expected) if expected else nullcontext():
+                save(checkpoints, make_state(4))
+            system.disarm()
+            again = reopened(folder)
+            found = again.find_newest()
+            assert found is not None
+            step = load_file(found)["step"]
+            again.finish(found, top(*range(step, step - 2, -1)), top(step)[0])
+            named = {path.name: load_file(path)["step"] for path in folder.glob("*.ckpt") if path.name != "previous.ckpt"}
+            assert named == {"last.ckpt": step, "best.ckpt": step} | {item.name: item.step for item in top(step, step - 1)}
+            said.clear()
+            assert newest_step(folder) == step
+            assert said == [], "the register does not know what is there"
+
+
+def test_a_whole_folder_is_not_written_to_at_a_start(system: Any, tmp_path: Path, make_state: MakeState) -> None:
+    started(tmp_path, make_state)
+    again = reopened(tmp_path)
+    found = again.find_newest()
+    assert found is not None
+    system.arm(-1, "error")
+    again.finish(found, top(3, 2), top(3)[0])
+    assert system.seen == []
