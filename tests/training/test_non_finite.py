@@ -49,6 +49,14 @@ def saving(run: Run, folder: Path) -> Checkpoints:
     return checkpoints
 
 
+def newest_saved(run: Run, checkpoints: Checkpoints) -> dict[str, Any]:
+    """Return the newest state on disk, once what is being written is written."""
+    run._finish_writing()
+    found = checkpoints.find_newest()
+    assert found is not None
+    return load_file(found)
+
+
 def poison_at(run: Any, step: int) -> None:
     """Put a NaN into a weight before a step."""
     real = run.lr_at
@@ -72,9 +80,7 @@ def test_a_weight_that_is_nan_stops_at_the_next_log(make_run: MakeRun, tmp_path:
         "train/loss=nan, train/grad_norm=nan in the window that ends at step 6. Nothing of it was saved."
     )
     assert "Lower optim.peak_lr" in str(caught.value)
-    found = checkpoints.find_newest()
-    assert found is not None
-    assert load_file(found)["step"] == 4
+    assert newest_saved(run, checkpoints)["step"] == 4
 
 
 def test_it_is_never_saved_even_where_nothing_was_logged_yet(make_run: MakeRun, tmp_path: Path) -> None:
@@ -128,6 +134,25 @@ def test_fp16_may_skip_a_step_now_and_then(make_run: MakeRun) -> None:
     fit(run)
     counted = [record.values["train/skipped_steps"] for record in rows if record.kind == "train"]
     assert counted == [0, 1, 1, 1, 2, 2, 2, 2, 2, 2]
+
+
+def test_an_evaluation_that_overflows_is_recorded_nowhere_and_is_no_best(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run("epochs=2")
+    checkpoints = saving(run, tmp_path / "checkpoints")
+    real, count = run.measure, [0]
+
+    def measure(run: Run) -> Any:
+        count[0] += 1
+        result = real(run)
+        return result if count[0] == 1 else result._replace(loss=math.nan, acc1=100.0)
+
+    run.measure = measure
+    with pytest.raises(FloatingPointError, match=r"val/loss=nan at step 20, .*logits overflow in evaluation"):
+        fit(run)
+    assert [entry["step"] for entry in run.history.epochs] == [10]
+    assert [kept.step for kept in run.history.top(5, "m")] == [10]
+    state = newest_saved(run, checkpoints)
+    assert (state["step"], [entry["step"] for entry in state["history"]]) == (20, [10])
 
 
 def test_through_the_door(tmp_path: Path, run_door: Callable[..., Any]) -> None:
