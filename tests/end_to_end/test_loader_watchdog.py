@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 def test_a_read_that_never_ends_costs_a_restart_and_nothing_else(tmp_path: Path) -> None:
     settings = ("timeout_seconds=15",)
     whole = undisturbed(tmp_path, ranks=2, settings=settings)
-    run = Disturbed(tmp_path, "hurt", ranks=2, restarts=1, settings=settings)
+    run = Disturbed(tmp_path, "hurt", ranks=2, launcher=("--max-restarts=1",), settings=settings)
     code, said = run.run(run.fault("hang", at="read", rank=1, step=400))
     assert code == 0, said[-3000:]
     assert "a batch has not arrived for 10 seconds: its 16 images are synthetic" in said, said[-3000:]

@@ -12,7 +12,7 @@ from tests.end_to_end.kill_harness import SETTINGS, SYNTHETIC, Training, compare
 from tests.multi_node.nodes import Node, torchrun, two_nodes, why_not
 
 REASON = why_not()
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(REASON is not None, reason=str(REASON)), pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(REASON is not None, reason=str(REASON)), pytest.mark.timeout(900)]
 SMALL = (*SETTINGS, *SYNTHETIC, "epochs=2")  # 40 steps, a save every 3
 
 
