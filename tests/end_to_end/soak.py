@@ -4,9 +4,10 @@
     python -m tests.end_to_end.soak --seconds 1800 --seed 0
 
 Loaders, optimizers, 1 and 2 ranks, accumulation and all features at once are mixed at random. One training runs on each core.
-No run is started after the time is up; those under way come to their end. A run that comes back further behind what it had
-logged than a save under way explains counts as lost. The last line is JSON: `runs`, `kills`, `lost`, `unequal`, `moments` (of the kills), `killed`
-(who was killed first), `engines` (of the runs) and `seconds`. It exits 1 if a run was lost or unequal, and keeps its folder.
+No run is started after the time is up; those under way come to their end. A run that comes back further behind what it had logged
+than a save under way explains counts as lost. The last line is JSON: `runs`, `kills`, `lost`, `unequal`, `moments` (of the
+kills), `killed` (who was killed first), `engines` (of the runs) and `seconds`. It exits 1 if a run was lost or unequal, and keeps
+its folder.
 """
 
 import argparse
