@@ -149,3 +149,18 @@ def test_an_evaluation_has_a_batch_of_its_own() -> None:
 def test_another_error_stays_as_it_is() -> None:
     error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
     assert explained(error, load(SMALL), ALONE) is error
+
+
+def test_a_gpu_is_asked_for_what_is_free_and_what_torch_holds_of_it_unused(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {"mem_get_info": (1 * GIB, 48 * GIB), "memory_reserved": GIB // 2, "memory_allocated": GIB // 4}
+    for name, answer in asked.items():
+        monkeypatch.setattr(torch.cuda, name, lambda _, answer=answer: answer)
+    place = ALONE._replace(device=torch.device("cuda", 0))
+    config = load([*SMALL, "data.image_size=224", "data.resize_size=256", "model=resnet50", "precision=bf16"])
+    [told] = gpu_problems(config, place, num_classes=1000)
+    assert "and 1.25 GiB of 48.00 GiB are free. Other processes hold about 46.50 GiB" in told.fix
+    need = need_of(config, place.device, num_classes=1000)
+    whole = need_of(load([*SMALL, "data.image_size=224", "data.resize_size=256", "model=resnet50"]), CPU, num_classes=1000)
+    assert need is not None
+    assert whole is not None
+    assert 0.4 < need.an_image / whole.an_image < 0.6, "half as much in bf16"
