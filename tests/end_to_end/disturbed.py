@@ -1,5 +1,6 @@
 """A small run that faults disturb: started by the same command again and again, and compared with one that nothing disturbed."""
 
+import contextlib
 import json
 import os
 import signal
@@ -66,9 +67,13 @@ class Disturbed:
         """Start it and wait for its end; every fault must have happened. Returns the exit code and what it said."""
         process = self.start(*faults)
         try:
-            _, said = process.communicate(timeout=280)
+            _, said = process.communicate(timeout=800)
         finally:
-            process.kill()
+            if process.poll() is None:
+                process.terminate()  # torchrun takes its workers along, if need be after half a minute
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=60)
+                process.kill()
         for fault in faults:
             assert fault.marker.exists(), f"{fault} did not happen:\n{said[-3000:]}"
         return process.returncode, said

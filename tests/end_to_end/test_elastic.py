@@ -7,8 +7,9 @@ import pytest
 
 from tests.end_to_end.disturbed import Disturbed, undisturbed
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # torchrun gives a rank that hangs half a minute to end
 
-@pytest.mark.slow
+
 def test_ranks_that_die_or_hang_cost_nothing_but_time(tmp_path: Path) -> None:
     whole = undisturbed(tmp_path, ranks=2)
     run = Disturbed(tmp_path, "hurt", ranks=2, launcher=("--max-restarts=8",), settings=("timeout_seconds=10",))
@@ -25,7 +26,6 @@ def test_ranks_that_die_or_hang_cost_nothing_but_time(tmp_path: Path) -> None:
     assert run.differences(whole) == []
 
 
-@pytest.mark.slow
 def test_torchruns_report_names_the_cause(tmp_path: Path) -> None:
     run = Disturbed(tmp_path, "r", ranks=2)
     code, said = run.run(run.fault("raise", rank=1, step=3))

@@ -33,6 +33,8 @@ def stopped(run: Disturbed, kind: str, *, code: int, saved: tuple[int, int] | No
     return said
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_plain_process(tmp_path: Path) -> None:
     whole = undisturbed(tmp_path, ranks=1)
     run = Disturbed(tmp_path, "hurt", ranks=1)
@@ -49,6 +51,7 @@ def test_a_plain_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_under_torchrun(tmp_path: Path) -> None:
     whole = undisturbed(tmp_path, ranks=2)
     run = Disturbed(tmp_path, "hurt", ranks=2)

@@ -1,7 +1,11 @@
 """A world of one, and the command that starts one of several."""
 
+import datetime
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
+from torch.distributed import HashStore
 
 from src import distributed
 
@@ -64,3 +68,22 @@ def test_alone_a_vote_is_answered_at_once() -> None:
     vote = distributed.StopVote()
     assert [vote.ask(flag) for flag in (False, True, False)] == [False, True, False]
     vote.close()
+
+
+def test_every_start_has_a_name_of_its_own_on_a_store_that_outlives_it() -> None:
+    store = HashStore()  # of an elastic torchrun: what the ranks of an earlier start wrote is still there
+    names = []
+    for _ in range(3):
+        with ThreadPoolExecutor(4) as ranks:
+            agreed = list(ranks.map(lambda rank: distributed.agree_on_a_name(store, rank=rank, world_size=4), (3, 1, 2, 0)))
+        assert len(set(agreed)) == 1
+        names.append(agreed[0])
+    assert len(set(names)) == 3
+
+
+def test_a_rank_that_never_comes_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "_START_TIMEOUT", datetime.timedelta(seconds=0.1))
+    with pytest.raises(TimeoutError, match="not all of 2 ranks"):
+        distributed.agree_on_a_name(HashStore(), rank=0, world_size=2)
+    with pytest.raises(TimeoutError):
+        distributed.agree_on_a_name(HashStore(), rank=1, world_size=2)
