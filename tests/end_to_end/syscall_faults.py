@@ -51,10 +51,14 @@ _SECONDS = 180  # the longest that one child may take
 
 
 class Fault(NamedTuple):
-    """One call to fail: of a stage, the so-manieth of its name since strace was attached, and how it reads in the log."""
+    """One call to fail: of a stage, the so-manieth of its name since strace was attached, and how it reads in the log.
+
+    Files are opened elsewhere too, not always as often: an open is the so-manieth of its path.
+    """
 
     stage: str
     call: str
+    path: str | None
     number: int
     text: str
 
@@ -118,6 +122,8 @@ def one_trial(config: Config, killed: Path, whole: Path, place: Path, fault: Fau
     """Hurt a copy of the killed run once, run it again, and compare. Returns the hurt process's exit code and what went wrong."""
     copy_run(killed, place)
     inject = ["-e", f"inject={fault.call}:{KINDS[kind]}:when={fault.number}"]
+    if fault.path is not None:
+        inject += ["-P", f"{place}{fault.path}"]
     code, log = traced(fault.stage, config, place, inject)
     told = {}
     injected = [line for line in log if "(INJECTED)" in line or (kind == "KILL" and _LINE.match(line))]
@@ -137,22 +143,22 @@ def one_trial(config: Config, killed: Path, whole: Path, place: Path, fault: Fau
 
 def calls_of(stage: str, config: Config, killed: Path, place: Path) -> list[Fault]:
     """List the calls that a stage makes on the run's folder."""
-    for _ in range(2):  # what is loaded once and then remembered counts in the first alone
-        shutil.rmtree(place, ignore_errors=True)
-        copy_run(killed, place)
-        code, log = traced(stage, config, place, [])
-        assert code == 0, Path(f"{place}.log").read_text()
-    seen: Counter[str] = Counter()
+    copy_run(killed, place)
+    code, log = traced(stage, config, place, [])
+    assert code == 0, Path(f"{place}.log").read_text()
+    seen: Counter[tuple[str, str | None]] = Counter()
     faults = []
     for line in log:
         match = _LINE.match(line)
         if match is None:
             continue
-        call = match[1]
-        seen[call] += 1
+        call, path = match[1], None
+        if "open" in call:
+            path = f'"{line}'.split('"')[2].removeprefix(str(place))
+        seen[call, path] += 1
         reads_only = "open" in call and not re.search("O_WRONLY|O_RDWR|O_CREAT", line)
         if f"{place}/" in line and not reads_only:
-            faults.append(Fault(stage, call, seen[call], readable(line, place)))
+            faults.append(Fault(stage, call, path, seen[call, path], readable(line, place)))
     return faults
 
 
@@ -281,6 +287,8 @@ def in_child(config: Config, place: Path, prepare: Callable[[Gate], None] | None
         output = os.open(f"{place}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         for stream in (1, 2):
             os.dup2(output, stream)
+        names = (f"{number:08}" for number in itertools.count())
+        tempfile._get_candidate_names = lambda: names  # type: ignore[attr-defined]  # the same in every trial
         gate = gate or Gate()
         gate.keep_childs_ends()
         if prepare is not None:
@@ -314,7 +322,7 @@ def traced(stage: str, config: Config, place: Path, inject: list[str]) -> tuple[
         said = gate.wait()
         if not said:
             raise AssertionError(f"{stage} never came: {Path(f'{place}.log').read_text()}")
-        command = ["strace", "-y", "-s", "16", "-o", str(log), "-p", said[1], "-e", f"trace={','.join(CALLS)}", *inject]
+        command = ["strace", "-y", "-s", "200", "-o", str(log), "-p", said[1], "-e", f"trace={','.join(CALLS)}", *inject]
         try:
             strace = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         except OSError as error:
