@@ -11,8 +11,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # torchrun gives a ra
 
 
 def test_ranks_that_die_or_hang_cost_nothing_but_time(tmp_path: Path) -> None:
-    whole = undisturbed(tmp_path, ranks=2)
-    run = Disturbed(tmp_path, "hurt", ranks=2, launcher=("--max-restarts=8",), settings=("timeout_seconds=10",))
+    settings = ("timeout_seconds=10",)
+    whole = undisturbed(tmp_path, ranks=2, settings=settings)
+    run = Disturbed(tmp_path, "hurt", ranks=2, launcher=("--max-restarts=8",), settings=settings)
     code, said = run.run(
         run.fault("kill", rank=1, step=5),
         run.fault("kill", rank=0, at="save", step=12),
