@@ -36,6 +36,7 @@ from tests.everything import EVERYTHING
 OPTIMIZERS = ("sgd", "adam", "adamw", "lamb", "lars", "rmsprop", "sam", "sf_adamw", "sf_sgd", "sgdw")
 AIMS = ("in start-up", "any instant", "in a save", "in an evaluation", "at an epoch's end", "any instant", "in a save")
 FEWER_AIMS = len(AIMS) - 2  # of a run that is slow to start
+LONGER = "epochs=8"  # long enough that most kills come before the end
 WAYS = ("one rank", "torchrun", "all", "all")  # who is killed; the others are killed when they did not end by themselves
 REST_ENDS_WITHIN = 60.0  # seconds: torchrun gives its workers 30
 
@@ -119,9 +120,9 @@ def cases_from(seed: int, data: Path) -> Iterator[Case]:
             case "everything":
                 settings = (*EVERYTHING, "data.num_train=650", "model.width=4", *more)
             case "synthetic":
-                settings = (*SYNTHETIC, *more)
+                settings = (*SYNTHETIC, LONGER, *more)
             case _:
-                settings = (*settings_of(loader, data), *more)
+                settings = (*settings_of(loader, data), LONGER, *more)
         yield Case(number, 1 + number % 2, loader, (*settings, f"seed={number}"), f"{seed} {number}")
 
 
@@ -148,7 +149,7 @@ def hurt_and_compare(folder: Path, case: Case) -> Outcome:
                 time.sleep(chance.uniform(0, start_up))
             else:
                 hurt.wait_until_it_trains()
-                time.sleep(chance.uniform(0, seconds / len(AIMS) / 2))
+                time.sleep(chance.uniform(0, seconds / len(AIMS) / 4))
                 if aim != "any instant":
                     hurt.wait_for(aim)
             if not hurt.is_running():
