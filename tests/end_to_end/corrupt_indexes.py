@@ -24,11 +24,11 @@ class Indexes:
         self.root = write_small_data(root, train=24, val=9)
         self.forms = [form for form in FORMS if (root / form).is_dir()]
         self.configs = {form: self._config(form) for form in self.forms}
-        self.older: dict[str, list[Path]] = {form: [] for form in self.forms}
-        for form in self.forms:  # an index of the same data when they were fewer, and one of data elsewhere
-            other = write_small_data(root / "older" / form, train=12, val=6)
-            opened(self._config(form, other))
-            self.older[form] = [path for path in (other / form).rglob("*") if _is_index(path)]
+        self.older: dict[str, list[Path]] = {}
+        fewer = write_small_data(root / "older", train=12, val=6)
+        for form in self.forms:  # what the index would be of other data
+            opened(self._config(form, fewer))
+            self.older[form] = [path for path in (fewer / form).rglob("*") if _is_index(path)]
         self.known = {form: opened(config) for form, config in self.configs.items()}
         self.sound = {path: path.read_bytes() for form in self.forms for path in (root / form).rglob("*") if _is_index(path)}
         logger.remove()

@@ -7,6 +7,7 @@ The last line is JSON: corruptions, resumed, refused, wrong, seconds, and how of
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,8 +26,12 @@ from unittest import mock
 import torch
 
 import src.train
+import src.train_run
 from src.config import Config, load
+from src.first_batch import Ready
 from src.tracking import heartbeat
+from src.training.clock import Clock
+from src.training.history import History
 from src.training.run import Run
 from src.training.stopping import Preempted
 from tests.end_to_end.corrupt_indexes import Indexes
@@ -81,7 +86,18 @@ class Golden:
             (self.folder / name).write_bytes(content)
         self.rows = (self.folder / "metrics.jsonl").read_bytes().splitlines()
         self.newest = max(self.states)
-        code, said = start(self.config)
+        real_fit, real_train = src.train_run.fit, src.train_run.train
+
+        def keep_run(run: Run) -> Any:
+            self.built = run
+            return real_fit(run)
+
+        def keep_ready(config: Config, place: Any, ready: Ready, *more: Any) -> Any:
+            self.ready = ready
+            return real_train(config, place, ready, *more)
+
+        with mock.patch("src.train_run.fit", keep_run), mock.patch("src.train_run.train", keep_ready):
+            code, said = start(self.config)
         assert code == 0, said
         shutil.copytree(self._work, root / "end")
         self.end = end_of(root / "end")
@@ -113,7 +129,7 @@ class Golden:
             found.append(seen(run))
             raise Preempted
 
-        with contextlib.nullcontext() if to_the_end else mock.patch("src.train_run.fit", probe):
+        with contextlib.nullcontext() if to_the_end else self._prepared(probe):
             code, said = start(self.config)
         if code == 2 or (code == 1 and "unexpected" not in said and "Traceback" not in said):
             return Trial(done, "refused", self._judge_refusal(done, said))
@@ -121,6 +137,29 @@ class Golden:
             return Trial(done, "resumed", [said[-2000:]] if code else self._judge_end(said))
         wrong = self._judge(done, found[0], said) if code == 75 and found else [f"exit code {code}", said[-3000:]]
         return Trial(done, "resumed", wrong)
+
+    @contextlib.contextmanager
+    def _prepared(self, probe: Callable[[Run], None]) -> Iterator[None]:
+        """Let a start use the data and the model of the one before, emptied: what it reads of the run's folder stays as it is."""
+
+        @contextlib.contextmanager
+        def preflight(*_: object) -> Iterator[Ready]:
+            yield self.ready
+
+        def build_run(*_: object, **parts: Any) -> Run:
+            now = {name: parts[name] for name in ("trackers", "requests", "write_checkpoint", "after_each_step")}
+            run = dataclasses.replace(self.built, **now, step=0, history=History(), clock=Clock(), evaluation_weights=None)
+            run.optimizer.state.clear()
+            for tensor in run.model.state_dict().values():
+                tensor.zero_()
+            return run
+
+        with (
+            mock.patch("src.train_run.fit", probe),
+            mock.patch("src.train_run.build_run", build_run),
+            mock.patch("src.preflight.preflight", preflight),
+        ):
+            yield
 
     def _judge_refusal(self, done: dict[str, str], said: str) -> list[str]:
         named = any(Path(path).name in said or str((self._work / path).parent) in said for path in done)
@@ -201,8 +240,10 @@ def quick() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name, value in (("WATCH", 0.03), ("SETTLE", 0.0), ("_POLL", 0.01)):
             stack.enter_context(mock.patch.object(heartbeat, name, value))
+        stack.enter_context(mock.patch("src.session.cpus_per_rank", lambda world: 1))  # other threads, other last bits
         stack.enter_context(mock.patch("os.fsync", lambda descriptor: None))
         stack.enter_context(mock.patch("src.tracking.run_folder._git", lambda *arguments: None))
+        stack.enter_context(mock.patch("loguru._better_exceptions.ExceptionFormatter._get_lib_dirs", staticmethod(lambda: [])))
         stack.enter_context(mock.patch("src.preflight.folder_problems", lambda *arguments: []))
         yield
 
