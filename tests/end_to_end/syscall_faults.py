@@ -322,7 +322,7 @@ def traced(stage: str, config: Config, place: Path, inject: list[str]) -> tuple[
         said = gate.wait()
         if not said:
             raise AssertionError(f"{stage} never came: {Path(f'{place}.log').read_text()}")
-        command = ["strace", "-y", "-s", "200", "-o", str(log), "-p", said[1], "-e", f"trace={','.join(CALLS)}", *inject]
+        command = ["strace", "-y", "-s", "0", "-o", str(log), "-p", said[1], "-e", f"trace={','.join(CALLS)}", *inject]
         try:
             strace = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         except OSError as error:

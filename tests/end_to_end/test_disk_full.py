@@ -27,6 +27,12 @@ def until(run: Training, happens: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
+def finish(run: Training) -> None:
+    out, _ = run._process.communicate(timeout=PATIENCE)
+    assert run._process.returncode == 0, run.log.read_text()[-3000:]
+    assert json.loads(out.splitlines()[-1])["status"] == "finished"
+
+
 def limit(pid: int, size: int) -> None:
     hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
@@ -46,7 +52,8 @@ def fill_up(run: Training) -> int:
 def test_a_full_disk_ends_the_run_at_the_third_failure_and_the_same_command_goes_on(tmp_path: Path, ranks: int) -> None:
     run, whole = (Training(tmp_path, name, SETTINGS, ranks) for name in ("full", "whole"))
     fill_up(run)
-    assert run._process.wait(PATIENCE) == 1
+    run._process.communicate(timeout=PATIENCE)
+    assert run._process.returncode == 1
     said = run.log.read_text()
     assert said.count(NOT_WRITTEN) >= 3 and GIVEN_UP in said, said
     assert "Traceback" not in said or ranks > 1, said  # torchrun's own
@@ -55,9 +62,9 @@ def test_a_full_disk_ends_the_run_at_the_third_failure_and_the_same_command_goes
     assert kept < 180
     assert list((run.folder / "checkpoints").glob(".writing-*")) == []
     run.start()
-    run.finish()
+    finish(run)
     whole.start()
-    whole.finish()
+    finish(whole)
     assert f"at step {kept} of 180" in run.log.read_text()
     assert compare(whole.folder, run.folder) == []
 
@@ -67,8 +74,8 @@ def test_a_disk_that_has_room_again_costs_a_warning(tmp_path: Path) -> None:
     pid = fill_up(run)
     until(run, lambda: NOT_WRITTEN in run.log.read_text())
     limit(pid, resource.RLIM_INFINITY)
-    run.finish()
+    finish(run)
     assert GIVEN_UP not in run.log.read_text()
     whole.start()
-    whole.finish()
+    finish(whole)
     assert compare(whole.folder, run.folder) == []
