@@ -6,9 +6,7 @@ One plain process is a world of one: every function here works without a process
 import datetime
 import inspect
 import os
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -18,9 +16,10 @@ from torch import Tensor, nn
 from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
+from src.incarnation import agree_on_a_name
+
 T = TypeVar("T")
 _START_TIMEOUT = datetime.timedelta(minutes=60)  # compiling, indexing and copying happen before the first step
-_LOOK_EVERY_SECONDS = 0.01
 _blackboard: Any = None  # a dist.Store
 _more_groups: "list[dist.ProcessGroup]" = []
 
@@ -75,49 +74,10 @@ def start(world: World, device: torch.device) -> None:
         # What init_process_group does by itself, but for the store: a clean one, on which we want to write as well.
         store, number, size = next(iter(rendezvous("env://", timeout=_START_TIMEOUT)))
         store.set_timeout(_START_TIMEOUT)
-        store = PrefixStore(agree_on_a_name(store, rank=number, world_size=size), store)
+        store = PrefixStore(agree_on_a_name(store, rank=number, world_size=size, seconds=_START_TIMEOUT.total_seconds()), store)
         gpu = device if own_gpu else None
         dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=_START_TIMEOUT, device_id=gpu)
         _blackboard = PrefixStore("blackboard", store)
-
-
-def agree_on_a_name(store: Any, *, rank: int, world_size: int) -> str:
-    """Return a name that rank 0 made up for this start of the processes, the same on every rank.
-
-    torchrun's store outlives its workers: after a restart they would read where those before them listened, and wait for the dead
-    (seen with torch 2.15: gloo then tries to connect until its timeout). No variable of torchrun's tells one start from the next on
-    every node, so each rank asks with a number of its own, and takes only the answer to that number.
-
-    Raises:
-        TimeoutError: if a rank does not come.
-    """
-    deadline = time.monotonic() + _START_TIMEOUT.total_seconds()
-
-    def wait(until: Callable[[], bool]) -> None:
-        while not until():  # in Python, where a signal is noticed
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not all of {world_size} ranks came within {_START_TIMEOUT.total_seconds() / 60:.0f} minutes.")
-            time.sleep(_LOOK_EVERY_SECONDS)
-
-    own = os.urandom(8).hex()
-    if rank > 0:
-        store.set(f"ask/{rank}", own)
-        wait(lambda: bool(store.check([f"answer/{rank}/{own}"])))
-        name: str = store.get(f"answer/{rank}/{own}").decode()
-        store.set(f"took/{name}/{rank}", b"1")
-        return name
-    missing = set(range(1, world_size))
-
-    def all_took_it() -> bool:
-        for other in list(missing):
-            if store.check([f"ask/{other}"]):
-                store.set(f"answer/{other}/{store.get(f'ask/{other}').decode()}", own)  # an old question is answered, too: no harm
-            if store.check([f"took/{own}/{other}"]):
-                missing.discard(other)
-        return not missing
-
-    wait(all_took_it)
-    return own
 
 
 def stop() -> None:
@@ -290,20 +250,3 @@ def one_all_reduce_a_step(model: nn.Module, *, last: bool) -> AbstractContextMan
     if isinstance(model, DistributedDataParallel) and not last:
         return cast(AbstractContextManager[None], model.no_sync())
     return nullcontext()
-
-
-def torchrun_command(module: str, arguments: Sequence[str], *, gpus: int, python: str) -> list[str] | None:
-    """Return the command that runs the module on all of this machine's GPUs, or None where one process is right."""
-    if gpus < 2 or "RANK" in os.environ:
-        return None
-    launcher = [python, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}"]
-    return [*launcher, "-m", module, *arguments]
-
-
-def relaunch_on_all_gpus(module: str, arguments: Sequence[str]) -> None:
-    """Replace this process by torchrun on every GPU of the machine, if there are several and nobody chose."""
-    gpus = torch.cuda.device_count()
-    command = torchrun_command(module, arguments, gpus=gpus, python=sys.executable)
-    if command is not None:
-        print(f"{gpus} GPUs: starting {' '.join(command)}", file=sys.stderr, flush=True)
-        os.execv(command[0], command)

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         order = load_finder(line.overrides, config_dir=line.config_dir)
     except ConfigError as error:
         exit_with(error)
-    from src.distributed import relaunch_on_all_gpus  # torch is loaded only now: what is wrong was said at once
+    from src.relaunch import relaunch_on_all_gpus  # torch is loaded only now: what is wrong was said at once
 
     relaunch_on_all_gpus(MODULE, arguments)
     return run(order)

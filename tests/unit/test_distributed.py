@@ -1,13 +1,13 @@
 """A world of one, and the command that starts one of several."""
 
-import datetime
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from torch.distributed import HashStore
 
-from src import distributed
+from src import distributed, relaunch
+from src.incarnation import agree_on_a_name
 
 
 @pytest.fixture(autouse=True)
@@ -17,12 +17,12 @@ def _plain_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_several_gpus_start_torchrun_on_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    command = distributed.torchrun_command("src.train", ["optim=adam", "seed=1"], gpus=4, python="py")
+    command = relaunch.torchrun_command("src.train", ["optim=adam", "seed=1"], gpus=4, python="py")
     launcher = ["py", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4"]
     assert command == [*launcher, "-m", "src.train", "optim=adam", "seed=1"]
-    assert distributed.torchrun_command("src.train", [], gpus=1, python="py") is None
+    assert relaunch.torchrun_command("src.train", [], gpus=1, python="py") is None
     monkeypatch.setenv("RANK", "0")  # torchrun's own worker must not start another
-    assert distributed.torchrun_command("src.train", [], gpus=4, python="py") is None
+    assert relaunch.torchrun_command("src.train", [], gpus=4, python="py") is None
 
 
 def test_a_plain_process_is_a_world_of_one() -> None:
@@ -75,15 +75,14 @@ def test_every_start_has_a_name_of_its_own_on_a_store_that_outlives_it() -> None
     names = []
     for _ in range(3):
         with ThreadPoolExecutor(4) as ranks:
-            agreed = list(ranks.map(lambda rank: distributed.agree_on_a_name(store, rank=rank, world_size=4), (3, 1, 2, 0)))
+            agreed = list(ranks.map(lambda rank: agree_on_a_name(store, rank=rank, world_size=4, seconds=60), (3, 1, 2, 0)))
         assert len(set(agreed)) == 1
         names.append(agreed[0])
     assert len(set(names)) == 3
 
 
-def test_a_rank_that_never_comes_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributed, "_START_TIMEOUT", datetime.timedelta(seconds=0.1))
+def test_a_rank_that_never_comes_is_an_error() -> None:
     with pytest.raises(TimeoutError, match="not all of 2 ranks"):
-        distributed.agree_on_a_name(HashStore(), rank=0, world_size=2)
+        agree_on_a_name(HashStore(), rank=0, world_size=2, seconds=0.1)
     with pytest.raises(TimeoutError):
-        distributed.agree_on_a_name(HashStore(), rank=1, world_size=2)
+        agree_on_a_name(HashStore(), rank=1, world_size=2, seconds=0.1)
