@@ -72,7 +72,7 @@ class Slurm:
 
     def last_start(self, name: str) -> str:
         """Return the log from the last start on."""
-        return self.log(name).rpartition(" start ")[2]
+        return self.log(name).rpartition(" nodes, start ")[2]
 
     def wait(self, what: str, until: Callable[[], bool]) -> None:
         """Wait for a state; when patience ends, tell all that is known."""
@@ -92,7 +92,7 @@ class Slurm:
         """Wait until the start of this number has made its first steps."""
         self.wait(
             f"start {start} in {log} trains",
-            lambda: self.log(log).count(" start ") == start and " step " in self.last_start(log),
+            lambda: self.log(log).count(" nodes, start ") == start and " step " in self.last_start(log),
         )
 
     def start_again(self, job: str, **changes: str) -> None:
