@@ -157,7 +157,10 @@ def test_a_damaged_last_gives_way_to_the_one_before_with_a_warning(
     found = again.find_newest()
     assert found is not None
     assert load_file(found)["step"] == 20
-    assert said == [f"WARNING {saved.folder / 'last.ckpt'} is damaged: its sha256 is not in checkpoints.json. Passed over."]
+    assert said == [
+        f"WARNING {saved.folder / 'last.ckpt'} is damaged: its sha256 is not in checkpoints.json. Passed over.",
+        f"WARNING THE NEWEST CHECKPOINT IS LOST: it was of step 30; {found.name} of step 20 is left, and taken.",
+    ]
     again.save(make_state(25), top(20, 10), top(20)[0])  # the damaged one must not become previous.ckpt
     assert load_file(saved.folder / "previous.ckpt")["step"] == 20
     said.clear()
@@ -208,7 +211,7 @@ def test_a_damaged_register_costs_nothing_but_a_warning(
     assert newest_step(saved) == 40
     damage(saved.folder / "last.ckpt", "flipped byte")
     assert newest_step(saved) == 20
-    assert len(said) == 1
+    assert len(said) == 2  # damaged, and what is taken instead
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -228,3 +231,58 @@ def test_integers_and_lists_are_looked_at_too() -> None:
     require_finite({"a": [torch.arange(3), (torch.ones(2),)], "b": "nan"})
     with pytest.raises(FloatingPointError, match=r"a\.1\.0 is not finite"):
         require_finite({"a": [torch.arange(3), (torch.tensor([float("nan")]),)]})
+
+
+@pytest.mark.parametrize("step", ["10", "99", "-3", "1" + "0" * 30])
+def test_a_step_that_is_altered_in_the_register_does_not_choose_another_file(
+    saved: Checkpoints, said: list[str], step: str
+) -> None:
+    register = saved.folder / "checkpoints.json"
+    for before in ("30", "20"):
+        sound = register.read_text()
+        register.write_text(sound.replace(f'"step": {before}', f'"step": {step}'))
+        assert newest_step(saved) == 30
+        assert f"{register} is missing or damaged" in said[-1]
+        register.write_text(sound)
+
+
+def test_a_newest_checkpoint_that_is_gone_is_told(saved: Checkpoints, said: list[str]) -> None:
+    (saved.folder / "last.ckpt").unlink()
+    assert newest_step(saved) == 20
+    assert f"{saved.folder / 'last.ckpt'} is gone, though checkpoints.json names it" in said[0]
+    assert "THE NEWEST CHECKPOINT IS LOST: it was of step 30; " in said[1]
+
+
+def test_a_whole_but_older_file_in_its_place_is_told(saved: Checkpoints, said: list[str]) -> None:
+    shutil.copy(saved.folder / "best.ckpt", saved.folder / "other")
+    (saved.folder / "other").replace(saved.folder / "last.ckpt")
+    assert newest_step(saved) == 20
+    assert "THE NEWEST CHECKPOINT IS LOST: it was of step 30; " in said[0]
+
+
+def test_checkpoints_that_are_all_gone_are_no_fresh_start(saved: Checkpoints) -> None:
+    for path in saved.folder.glob("*.ckpt"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match=r"checkpoints\.json names best\.ckpt, last\.ckpt, .*which are gone"):
+        reopened(saved).find_newest()
+
+
+def test_what_cannot_be_read_is_passed_over(saved: Checkpoints, said: list[str]) -> None:
+    for name in ("last.ckpt", "checkpoints.json"):
+        (saved.folder / name).unlink()
+        (saved.folder / name).mkdir()
+    assert newest_step(saved) == 20
+    assert any(f"{saved.folder / 'last.ckpt'} cannot be read: Is a directory. Passed over." in line for line in said)
+
+
+def test_a_damaged_file_is_refused_by_its_path_too(saved: Checkpoints) -> None:
+    damage(saved.folder / "best.ckpt", "flipped byte")
+    with pytest.raises(CheckpointError, match=r"best\.ckpt is damaged: .*another CRC-32 than was written"):
+        load_file(saved.folder / "best.ckpt")
+
+
+@pytest.mark.parametrize("step", [None, "3", -1, 2.5, [3]])
+def test_a_step_that_is_none_is_refused(tmp_path: Path, make_state: MakeState, step: Any) -> None:
+    torch.save({**make_state(1), "step": step}, tmp_path / "x.ckpt")
+    with pytest.raises(CheckpointError, match=r"x\.ckpt is no checkpoint of ours: its step is "):
+        load_file(tmp_path / "x.ckpt")
