@@ -105,7 +105,9 @@ class Slurm:
 
     def send_to_ranks(self, run_name: str, number: signal.Signals) -> int:
         """Send a signal to the processes that train; return how many there are."""
-        pids = [pid for pid, words in processes() if f"run_name={run_name}" in words and is_rank(words)]
+        known = dict(processes())
+        ours = {pid for pid, words in known.items() if f"run_name={run_name}" in words and is_rank(words)}
+        pids = [pid for pid in ours if parent(pid) not in ours]  # what a rank has forked looks like a rank
         for pid in pids:
             os.kill(pid, number)
         return len(pids)
@@ -114,6 +116,14 @@ class Slurm:
 def is_rank(words: list[str]) -> bool:
     """Return whether a command line is a rank's, and not torchrun's, srun's or the script's."""
     return "python" in words[0] and "src.train" in words and "torch.distributed.run" not in words
+
+
+def parent(pid: int) -> int:
+    """Return the id of a process's parent, or 0 if it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def processes() -> Iterator[tuple[int, list[str]]]:

@@ -35,7 +35,7 @@ def test_a_job_that_is_preempted_killed_and_out_of_time_ends_as_an_undisturbed_o
     assert slurm.status("hurt")["status"] == "preempted"
     slurm.wait_for_state(whole, "COMPLETED")
     assert slurm.status("whole")["status"] == "finished"
-    assert "world 4" in slurm.log(f"4xA40-{whole}.log") or "4 ranks" in slurm.log(f"4xA40-{whole}.log")
+    assert ", 4 processes on each of 1 nodes" in slurm.log(f"4xA40-{whole}.log")
 
     # Another job wants the node, and this one is killed: Slurm itself puts it back.
     slurm.start_again(hurt, partition="main")
