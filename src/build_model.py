@@ -11,7 +11,7 @@ from src.augment.normalise import Normalise
 from src.config import Config, ConfigError, Problem
 from src.models.build import build_model
 from src.models.weights import load_weights, read_state_dict
-from src.training.checkpoint import CheckpointError, load_file
+from src.training.checkpoint_file import CheckpointError, load_file
 from src.training.precision import Precision
 
 

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         problems.append(Problem("weights", ",".join(own["weights"]), "must be given at most once, and be evaluated or trained."))
     if problems:
         exit_with(ConfigError("the command line", problems))
-    from src.training.checkpoint import CheckpointError, load_file
+    from src.training.checkpoint_file import CheckpointError, load_file
 
     path = Path(own["checkpoint"][0]).expanduser()
     try:

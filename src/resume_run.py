@@ -16,7 +16,8 @@ from src.config import Config, ConfigError, Problem
 from src.config.identity import CUT_OTHERWISE, differences, model_name
 from src.files import TEMPORARY_PREFIX
 from src.tracking.run_folder import STAGE
-from src.training.checkpoint import CheckpointError, Checkpoints, load_file
+from src.training.checkpoint import Checkpoints
+from src.training.checkpoint_file import CheckpointError, load_file
 from src.training.resume import restore
 from src.training.run import Run
 
@@ -58,6 +59,7 @@ def resume(run: Run, config: Config, checkpoints: Checkpoints, classes: tuple[st
     try:
         require_fit(state, path, config, classes, own=path.parent == checkpoints.folder)
         warn_of_other_pixels(run, state)
+        warn_of_other_sums(run, state)
         restore(run, state)
     except torch.OutOfMemoryError:
         raise
@@ -152,6 +154,18 @@ def warn_of_other_pixels(run: Run, state: dict[str, Any]) -> None:
             f"OTHER PIXELS: the run was trained with data.engine={before['engine']} up to step {state['step']:,}, and goes on "
             f"with {now['engine']}: same order, boxes and flips, but not the same run bit for bit."
         )
+
+
+def warn_of_other_sums(run: Run, state: dict[str, Any]) -> None:
+    """Say so where sums are taken in another order than before: on another number of ranks, or of a CPU's threads."""
+    now = {"ranks": run.arithmetic.world_size, "threads a rank": torch.get_num_threads() if run.device.type == "cpu" else None}
+    before = {"ranks": state["world_size"], "threads a rank": state.get("threads", now["threads a rank"])}
+    for what, number in before.items():
+        if number != now[what]:
+            logger.warning(
+                f"OTHER SUMS: the run was trained on {number} {what} up to step {state['step']:,}, and goes on with {now[what]}: "
+                "the same images in the same steps, but sums in another order, so not the same run bit for bit."
+            )
 
 
 def require_fit(state: dict[str, Any], path: Path, config: Config, classes: tuple[str, ...], *, own: bool) -> None:

@@ -111,7 +111,7 @@ def is_users(error: Exception) -> bool:
     from src.batch import DataError
     from src.memory import OutOfMemory
     from src.peers import LostRank
-    from src.training.checkpoint import CheckpointError
+    from src.training.checkpoint_file import CheckpointError
 
     if isinstance(error, OSError) and error.filename is not None and error.errno in _OF_A_DISK:
         return True  # it names the file

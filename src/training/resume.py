@@ -10,7 +10,7 @@ from torch import Tensor
 
 from src.distributed import gather
 from src.training.batch_norm import load_buffers, mean_of_buffers, own_buffers
-from src.training.checkpoint import SCHEMA
+from src.training.checkpoint_file import SCHEMA
 from src.training.history import History
 from src.training.run import Run
 
@@ -29,6 +29,7 @@ def capture(run: Run, *, config: dict[str, Any], classes: tuple[str, ...]) -> di
         "step": run.step,
         "epoch": run.epoch,
         "world_size": run.arithmetic.world_size,
+        "threads": torch.get_num_threads() if run.device.type == "cpu" else None,  # the order of a CPU's sums depends on it
         "config": config,
         "pixels": run.pixels._asdict(),
         "classes": list(classes),

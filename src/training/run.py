@@ -17,7 +17,7 @@ from src.distributed import StopVote, any_rank, from_rank_0
 from src.draws import Purpose, seed_of
 from src.training.arithmetic import Arithmetic
 from src.training.averaging import Average
-from src.training.checkpoint import CheckpointError
+from src.training.checkpoint_file import CheckpointError
 from src.training.clock import Clock
 from src.training.evaluation import EvalResult
 from src.training.history import History, figures

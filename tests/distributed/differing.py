@@ -18,7 +18,8 @@ from src import agreement, distributed
 from src.config import Config, ConfigError, Problem, load
 from src.data.sources.synthetic import SyntheticSource
 from src.resume_run import load_on_every_rank, require_shared
-from src.training.checkpoint import SCHEMA, Checkpoints
+from src.training.checkpoint import Checkpoints
+from src.training.checkpoint_file import SCHEMA
 
 SETTINGS = ("data=synthetic", "model=small_resnet", "batch_size=8", "epochs=2", "schedule.warmup_epochs=0")
 SECOND = os.environ["RANK"] == "1"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.training.checkpoint import load_file
+from src.training.checkpoint_file import load_file
 from tests.distributed.conftest import TINY, Torchrun
 
 NO_NORM = ("model=custom", "model.factory=tests.distributed.test_accumulation:without_norms", "precision=fp64")

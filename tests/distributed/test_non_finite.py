@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from src.training.checkpoint import load_file
+from src.training.checkpoint_file import load_file
 from tests.distributed.conftest import ROOT, TINY
 
 OVERFLOWING = """

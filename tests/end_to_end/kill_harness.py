@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from src.training.checkpoint import load_file
+from src.training.checkpoint_file import load_file
 from tests.end_to_end.small_data import COMBINATIONS, settings_of, write_small_data
 from tests.everything import EVERYTHING
 from tests.training.conftest import differing

@@ -28,7 +28,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from src.training.checkpoint import CheckpointError, Checkpoints, load_file
+from src.training.checkpoint import Checkpoints
+from src.training.checkpoint_file import CheckpointError, load_file
 from tests.end_to_end.kill_harness import SAVE_EVERY, SYNTHETIC, Training, compare
 from tests.end_to_end.small_data import available, settings_of, write_small_data
 from tests.everything import EVERYTHING

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from src.training.checkpoint import load_file
+from src.training.checkpoint_file import load_file
 from tests.end_to_end.kill_harness import SYNTHETIC, Training, compare
 
 SETTINGS = (*SYNTHETIC, "optim=sgd", "save_every_steps=20", "eval_every_epochs=9", "epochs=9")  # 180 steps

@@ -25,7 +25,7 @@ from src.config.overrides import groups
 from src.data.beton.writer import write_beton
 from src.data.sources.folder import FolderSource
 from src.train import main
-from src.training.checkpoint import load_file
+from src.training.checkpoint_file import load_file
 from src.training.schedule import build_lr_at
 from tests.conftest import MakeFolder
 from tests.end_to_end.small_data import COMBINATIONS, settings_of, write_small_data

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from src.training.checkpoint import load_file
+from src.training.checkpoint_file import load_file
 from tests.conftest import RunDoor
 from tests.end_to_end.small_data import COMBINATIONS, settings_of, write_small_data
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from src.tracking.jsonl import read_rows
-from src.training.checkpoint import load_file
+from src.training.checkpoint_file import load_file
 from tests.conftest import LAUNCHER_VARIABLES, ROOT
 from tests.end_to_end.kill_harness import SYNTHETIC, without_times
 from tests.training.conftest import differing

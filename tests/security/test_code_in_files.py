@@ -21,7 +21,8 @@ from src.config import Config, ConfigError
 from src.config.problems import parts_of
 from src.models.weights import read_state_dict
 from src.train import main
-from src.training.checkpoint import CheckpointError, Checkpoints, load_file, make_entry
+from src.training.checkpoint import Checkpoints
+from src.training.checkpoint_file import CheckpointError, load_file, make_entry
 from tests.conftest import ROOT, RunDoor
 from tests.end_to_end.kill_harness import SYNTHETIC
 

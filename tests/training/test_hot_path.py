@@ -12,7 +12,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from src.training.checkpoint import Checkpoints, load_file
+from src.training.checkpoint import Checkpoints
+from src.training.checkpoint_file import load_file
 from src.training.loop import train_step
 from src.training.resume import capture
 from src.training.run import Run

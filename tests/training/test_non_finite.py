@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from src.training.checkpoint import Checkpoints, load_file
+from src.training.checkpoint import Checkpoints
+from src.training.checkpoint_file import load_file
 from src.training.loop import fit
 from src.training.resume import capture
 from src.training.run import Run

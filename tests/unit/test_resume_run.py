@@ -1,12 +1,14 @@
 """A checkpoint of other classes, or of another configuration, is refused: labels must go on meaning what they meant."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from src.config import Config, ConfigError, load
-from src.resume_run import require_fit
+from src.resume_run import require_fit, warn_of_other_sums
 
 CLASSES = ("ant", "bee", "cow")
 PATH = Path("runs/r/checkpoints/last.ckpt")
@@ -56,3 +58,16 @@ def test_another_runs_checkpoint_may_have_been_trained_longer_from_another_seed(
 
 def test_bookkeeping_may_change(config: Config) -> None:
     require_fit(state_of("keep_top_k=9", "save_every_steps=7", "data.workers=3"), PATH, config, CLASSES, own=True)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "threads", "told"),
+    [(2, 0, []), (4, 0, ["trained on 4 ranks up to step 7, and goes on with 2"]), (2, 5, ["threads a rank"]), (2, None, [])],
+)
+def test_sums_in_another_order_are_told_of(said: list[str], ranks: int, threads: int | None, told: list[str]) -> None:
+    run: Any = SimpleNamespace(arithmetic=SimpleNamespace(world_size=2), device=torch.device("cpu"))
+    state: dict[str, Any] = {"step": 7, "world_size": ranks}
+    if threads is not None:  # a checkpoint of before has no such entry
+        state["threads"] = torch.get_num_threads() + threads
+    warn_of_other_sums(run, state)
+    assert len(said) == len(told) and all(words in line for words, line in zip(told, said, strict=True))

@@ -11,7 +11,7 @@ import torch
 
 from src import files
 from src.config import Config, load
-from src.training.checkpoint import SCHEMA
+from src.training.checkpoint_file import SCHEMA
 
 MakeState = Callable[..., dict[str, Any]]
 Configure = Callable[..., Config]

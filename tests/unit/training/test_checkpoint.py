@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from src.training.checkpoint import SCHEMA, CheckpointError, Checkpoints, Kept, load_file, require_finite, write_state
+from src.training.checkpoint import Checkpoints, Kept
+from src.training.checkpoint_file import SCHEMA, CheckpointError, load_file, require_finite, write_state
 
 MakeState = Callable[..., dict[str, Any]]
 

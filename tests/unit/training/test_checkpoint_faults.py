@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from src import files
-from src.training.checkpoint import CheckpointError, Checkpoints, Kept, load_file
+from src.training.checkpoint import Checkpoints, Kept
+from src.training.checkpoint_file import CheckpointError, load_file
 
 MakeState = Callable[..., dict[str, Any]]
 
