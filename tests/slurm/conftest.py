@@ -106,7 +106,9 @@ class Slurm:
     def send_to_ranks(self, run_name: str, number: signal.Signals) -> int:
         """Send a signal to the processes that train; return how many there are."""
         known = dict(processes())
-        ours = {pid for pid, words in known.items() if f"run_name={run_name}" in words and is_rank(words)}
+        # By the folder as well: other tests of this machine have runs of the same name, which are not ours to stop.
+        marks = {f"run_name={run_name}", f"runs_dir={self.runs}"}
+        ours = {pid for pid, words in known.items() if marks <= set(words) and is_rank(words)}
         pids = [pid for pid in ours if parent(pid) not in ours]  # what a rank has forked looks like a rank
         for pid in pids:
             os.kill(pid, number)
