@@ -96,8 +96,13 @@ class Slurm:
         )
 
     def start_again(self, job: str, **changes: str) -> None:
-        """Let a requeued job start now: Slurm lets it wait for two minutes."""
-        self.command("scontrol", "update", f"jobid={job}", "starttime=now", *(f"{key}={value}" for key, value in changes.items()))
+        """Let a requeued job start soon: Slurm lets it wait for two minutes.
+
+        In the second of the requeue it cannot start: credentials of that second are revoked, and Slurm fails the job.
+        """
+        self.command(
+            "scontrol", "update", f"jobid={job}", "starttime=now+3seconds", *(f"{key}={value}" for key, value in changes.items())
+        )
 
     def logs(self) -> str:
         """Return all logs' ends."""
