@@ -129,7 +129,7 @@ def exit_code_after(error: ConfigError | DataError, place: Place) -> int:
     if isinstance(error, ConfigError):
         if place.world.leads:
             print(error, file=sys.stderr, flush=True)
-        peers.report(error, known=True)
+            peers.report(error, known=True)  # once in torchrun's report, too
         if isinstance(error.__cause__, Stuck):
             leave_without_waiting(error.__cause__, place, code=2)
         return 2

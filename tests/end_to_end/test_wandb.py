@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,17 @@ class Training:
         return self
 
     def wait_until_sending(self) -> None:
-        """Wait until wandb's process has sent a row."""
+        """Wait until wandb's process has sent a row. The training stands still for it, so that it is not over by then."""
+        self._wait(lambda: len(read_rows(self.folder / "metrics.jsonl")) > 2)
+        self.signal(signal.SIGSTOP)
+        self._wait(lambda: self.sent().get("train", 0) > 0)
+        self.signal(signal.SIGCONT)
+
+    def _wait(self, until: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 120
-        while self.sent().get("train", 0) == 0:
+        while not until():
             assert self._process.poll() is None and time.monotonic() < deadline, self._log.read_text()
-            time.sleep(0.02)
+            time.sleep(0.01)
 
     def sent(self) -> dict[str, Any]:
         with contextlib.suppress(OSError):
