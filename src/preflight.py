@@ -14,7 +14,7 @@ from src.agreement import problems_of_all, require_same_command
 from src.batch import DataError, Source
 from src.build import Engines, build_engines
 from src.config import Config, ConfigError, Problem
-from src.config.identity import run_name
+from src.config.identity import run_dir
 from src.data.build_engine import engine_problems
 from src.first_batch import FirstBatch, Ready, draw_first
 from src.memory import checkpoint_bytes, gpu_problems
@@ -139,7 +139,7 @@ def _gpus_reach_each_other() -> bool:
 
 def folder_problems(config: Config, sources: tuple[Source, Source] | None) -> list[Problem]:
     """Look at the run's folder without making it: may it be written, and is there room for its checkpoints?"""
-    path = Path(config.runs_dir).expanduser() / run_name(config)
+    path = run_dir(config)
     parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         return [Problem("runs_dir", config.runs_dir, f"{parent} cannot be written. Set runs_dir to a folder that can.")]

@@ -13,7 +13,7 @@ from src import distributed, peers
 from src.batch import Tracker
 from src.build import build_run
 from src.config import Config, ConfigError
-from src.config.identity import model_name, run_name
+from src.config.identity import model_name, run_dir
 from src.first_batch import Ready
 from src.memory import explained
 from src.resume_run import is_kept, resume
@@ -66,7 +66,7 @@ def train(config: Config, place: Place, ready: Ready, requests: StopRequests) ->
         ConfigError: if the folder, or the checkpoint to resume from, does not fit the configuration.
     """
     world, device = place.world, place.device
-    path = Path(config.runs_dir).expanduser() / run_name(config)
+    path = run_dir(config)
     folder = hold_folder(path, config, world)
     peers.make_flights_folder(path / FLIGHTS, device)
     checkpoints = Checkpoints(path / "checkpoints")

@@ -22,6 +22,18 @@ MakeFolder = Callable[..., Path]
 RunDoor = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run those marked long, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes minutes and is covered by a shorter test, unless it is asked for."""
+    if not config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: pytest --long"))
+
+
 @pytest.fixture(scope="session")
 def make_folder() -> MakeFolder:
     """Write one split of an ImageFolder: `root/<class>/<number><suffix>`, noise about a shade of the class's own."""

@@ -20,6 +20,7 @@ def test_scripts_have_nothing_that_shellcheck_minds() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
+@pytest.mark.long
 def test_where_requeueing_is_forbidden_the_same_job_is_submitted_anew(slurm: Slurm) -> None:
     arguments = ("experiment=null", *SMALL, "run_name=chained")
     first = slurm.submit("4xA40.sh", *arguments, options=(*ONCE, "--no-requeue", "--job-name=links", "--cpus-per-task=7"))
@@ -36,6 +37,7 @@ def test_where_requeueing_is_forbidden_the_same_job_is_submitted_anew(slurm: Slu
     slurm.wait_for_state(second, "CANCELLED")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("setting", [{"REQUEUE": "never"}, {"MAX_REQUEUES": "0"}])
 def test_a_job_goes_on_only_as_often_as_it_may(slurm: Slurm, setting: dict[str, str]) -> None:
     (name,) = setting
@@ -47,6 +49,7 @@ def test_a_job_goes_on_only_as_often_as_it_may(slurm: Slurm, setting: dict[str, 
     assert [other for other in slurm.queue() if slurm.says(other, "JobName") == name] == []
 
 
+@pytest.mark.long
 def test_tasks_of_an_array_are_stopped_and_requeued_alone(slurm: Slurm, tmp_path: Path) -> None:
     sweep = tmp_path / "settings.txt"
     sweep.write_text("epochs=2 run_name=one\nseed=5 run_name=two\n")
@@ -63,6 +66,7 @@ def test_tasks_of_an_array_are_stopped_and_requeued_alone(slurm: Slurm, tmp_path
     slurm.command("scancel", array)
 
 
+@pytest.mark.long
 def test_an_array_is_over_seeds_unless_told_otherwise(slurm: Slurm) -> None:
     arguments = ("experiment=null", *SMALL, "epochs=2", "dry_run=true")
     array = slurm.submit("array.sh", *arguments, options=(*ONCE, "--array=3"))
@@ -73,6 +77,7 @@ def test_an_array_is_over_seeds_unless_told_otherwise(slurm: Slurm) -> None:
     assert "leave seed= away" in slurm.log(f"array-{array}_3.log")
 
 
+@pytest.mark.long
 def test_multi_node_trains_two_processes_that_meet_at_the_first_node(slurm: Slurm) -> None:
     job = slurm.submit(
         "multi_node.sh", "experiment=null", *SMALL, "epochs=2", "run_name=nodes", options=(*ONCE, "--nodes=1"), NPROC="2"
@@ -81,6 +86,7 @@ def test_multi_node_trains_two_processes_that_meet_at_the_first_node(slurm: Slur
     assert slurm.status("nodes")["status"] == "finished"
 
 
+@pytest.mark.long
 def test_write_ffcv_writes_both_splits(slurm: Slurm, make_folder: MakeFolder, tmp_path: Path) -> None:
     for split in ("train", "val"):
         make_folder(tmp_path / "data" / split, suffix=".jpg")
