@@ -13,17 +13,17 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from src.batch import Augmented, Batch, Pixels, Record, Tracker
-from src.distributed import StopVote, any_rank, from_rank_0
+from src.distributed import StopVote, any_rank
 from src.draws import Purpose, seed_of
 from src.training.arithmetic import Arithmetic
 from src.training.averaging import Average
-from src.training.checkpoint_file import CheckpointError
 from src.training.clock import Clock
 from src.training.evaluation import EvalResult
 from src.training.history import History, figures
 from src.training.metrics import Meter
 from src.training.precision import Precision, SkippedSteps
 from src.training.sam import NoSam, Sam
+from src.training.saving import Saving
 from src.training.stopping import Preempted, StopRequests
 
 
@@ -84,8 +84,7 @@ class Run:
         if self.device.type == "cuda":
             self._generators.append(torch.cuda.default_generators[self.device.index])
         self._grad_norm: Tensor | None = None
-        self._saved: tuple[int, int] | None = None  # which state is on disk, or is being written
-        self._writing: Callable[[], bool] | None = None
+        self.saving = Saving(lambda: self.write_checkpoint(self))
 
     @property
     def epoch(self) -> int:
@@ -144,37 +143,12 @@ class Run:
             self.save(must=stopping)
 
     def save(self, *, must: bool = False) -> None:
-        """Save the state beside training, unless this very state is saved already. Every rank must call it.
-
-        Only the copy of the state is waited for, and the save before. If this one fails, the next one tells.
-
-        Args:
-            must: nothing comes after: wait until it is on disk.
-
-        Raises:
-            CheckpointError: if it must be saved and could not be, or too many saves in a row failed.
-            FloatingPointError: if the state that was to be saved, or the one before, is not finite.
-        """
-        if self._saved != self._state_now():
-            self._finish_writing()
-            self._writing, self._saved = self.write_checkpoint(self), self._state_now()
-        if must:
-            self._finish_writing()
-            if self._saved is None:
-                raise CheckpointError(f"the state of step {self.step} could not be saved (see above). An earlier one is kept")
-
-    def _finish_writing(self) -> None:
-        """Wait for the write under way, if there is one. All ranks learn how it ended: what rank 0 raised, too."""
-        writing, self._writing = self._writing, None
-        if writing is not None and not from_rank_0(writing):
-            self._saved = None
-
-    def _state_now(self) -> tuple[int, int]:
-        return self.step, len(self.history.epochs)
+        """Save the state beside training, unless this very state is saved already. Every rank must call it. See Saving.save."""
+        self.saving.save((self.step, len(self.history.epochs)), must=must)
 
     def saved(self) -> None:
         """Learn that the present state is on disk (after a resume)."""
-        self._saved = self._state_now()
+        self.saving.saved((self.step, len(self.history.epochs)))
 
     def evaluate(self) -> EvalResult:
         """Evaluate at the average's weights and at the trained ones, and leave the training state as it was.

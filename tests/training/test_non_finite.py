@@ -52,7 +52,7 @@ def saving(run: Run, folder: Path) -> Checkpoints:
 
 def newest_saved(run: Run, checkpoints: Checkpoints) -> dict[str, Any]:
     """Return the newest state on disk, once what is being written is written."""
-    run._finish_writing()
+    run.saving.finish()
     found = checkpoints.find_newest()
     assert found is not None
     return load_file(found)
