@@ -48,7 +48,7 @@ def fill_up(run: Training) -> int:
     return pid
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_full_disk_ends_the_run_at_the_third_failure_and_the_same_command_goes_on(tmp_path: Path, ranks: int) -> None:
     run, whole = (Training(tmp_path, name, SETTINGS, ranks) for name in ("full", "whole"))
     fill_up(run)
@@ -69,6 +69,7 @@ def test_a_full_disk_ends_the_run_at_the_third_failure_and_the_same_command_goes
     assert compare(whole.folder, run.folder) == []
 
 
+@pytest.mark.long
 def test_a_disk_that_has_room_again_costs_a_warning(tmp_path: Path) -> None:
     run, whole = (Training(tmp_path, name, SETTINGS, 1) for name in ("full", "whole"))
     pid = fill_up(run)

@@ -10,7 +10,17 @@ from tests.end_to_end.disturbed import Disturbed, undisturbed
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # torchrun gives a rank that hangs half a minute to end
 
 
-def test_ranks_that_die_or_hang_cost_nothing_but_time(tmp_path: Path) -> None:
+def test_a_rank_that_dies_costs_nothing_but_time(tmp_path: Path) -> None:
+    whole = undisturbed(tmp_path, ranks=2)
+    run = Disturbed(tmp_path, "hurt", ranks=2, launcher=("--max-restarts=2",))
+    code, said = run.run(run.fault("kill", rank=1, step=5), run.fault("raise", rank=1, at="evaluation", step=20))
+    assert code == 0, said[-3000:]
+    assert said.count("RuntimeError: injected fault") >= 1
+    assert run.differences(whole) == []
+
+
+@pytest.mark.long
+def test_ranks_that_die_or_hang_in_every_way_cost_nothing_but_time(tmp_path: Path) -> None:
     settings = ("timeout_seconds=10",)
     whole = undisturbed(tmp_path, ranks=2, settings=settings)
     run = Disturbed(tmp_path, "hurt", ranks=2, launcher=("--max-restarts=8",), settings=settings)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.end_to_end.disturbed import Disturbed, undisturbed
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def test_a_read_that_never_ends_costs_a_restart_and_nothing_else(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ class Torchruns:
         return "\n".join((self._runs_dir / f"node{number}.log").read_text()[-4000:] for number in (0, 1))
 
 
+@pytest.mark.long
 def test_two_nodes_train_as_two_ranks_on_one_host(nodes: tuple[Node, Node], on_one_host: Path, tmp_path: Path) -> None:
     runs = Torchruns(nodes, tmp_path)
     runs.finish()

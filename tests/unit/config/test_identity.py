@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[3]
 # These decide where and how a run is computed, watched and kept, never what it computes.
 BOOKKEEPING = {
     "save_every_steps",
+    "timeout_seconds",
     "keep_top_k",
     "runs_dir",
     "run_name",

@@ -15,7 +15,7 @@ from src.config.optim import OptimConfig
 from src.memory import optimizer_tensors
 from src.models.small_resnet import SmallResNet
 from src.optim.build import build_optimizer
-from src.training.resume import plain
+from src.training.resume import host_copy
 
 OPTIMIZERS = {
     "sgd": ["optim=sgd"],
@@ -59,7 +59,7 @@ def train(model: nn.Module, optimizer: Optimizer, first: int, last: int) -> None
 def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
     """As a checkpoint goes: tensors and plain containers only."""
     file = io.BytesIO()
-    torch.save(plain(state), file)
+    torch.save(host_copy(state), file)
     file.seek(0)
     loaded: dict[str, Any] = torch.load(file, weights_only=True)
     return loaded
