@@ -73,7 +73,7 @@ class Golden:
                 self.older.append(root / "older" / str(len(self.older)))
                 shutil.copytree(self._work, self.older[-1])
             real(run, **how)
-            run._finish_writing()
+            run.saving.finish()
             self.states[run.step, len(run.history.epochs)] = seen(run)
             if run.step == STOP_AFTER:
                 os.kill(os.getpid(), signal.SIGUSR1)
