@@ -136,4 +136,6 @@ def report(error: BaseException, *, known: bool) -> None:
         get_error_handler().record_exception(error)
         return
     with contextlib.suppress(OSError):
-        Path(file).write_text(json.dumps({"message": str(error), "timestamp": int(time.time())}))
+        # torchrun takes the earliest for the cause, in whole seconds, and of two equal ones rank 0: who lost another came after it.
+        moment = int(time.time()) + isinstance(error, LostRank)
+        Path(file).write_text(json.dumps({"message": str(error), "timestamp": moment}))
