@@ -18,6 +18,7 @@ from src.tracking.jsonl import read_rows
 from src.training.checkpoint_file import load_file
 from tests.conftest import LAUNCHER_VARIABLES, ROOT
 from tests.end_to_end.kill_harness import SYNTHETIC, without_times
+from tests.processes import children
 from tests.training.conftest import differing
 from tests.wandb_file import history, records
 
@@ -74,15 +75,6 @@ class Training:
         out, _ = self._process.communicate(timeout=240)
         assert out.count("\n") == 1, out
         return self._process.returncode, json.loads(out), self._log.read_text()
-
-
-def children(pid: int) -> list[int]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(stat.parent.name))
-    return found
 
 
 def warnings(text: str) -> list[str]:

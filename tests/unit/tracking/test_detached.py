@@ -1,6 +1,5 @@
 """A tracker in a process of its own: whatever happens to it, the training is neither held up nor told more than once."""
 
-import contextlib
 import json
 import os
 import signal
@@ -19,6 +18,7 @@ from src.tracking import detached
 from src.tracking.build import more_trackers, tracker_problems
 from src.tracking.detached import DetachedTracker
 from src.tracking.wandb_tracker import Rows, Sent, merged
+from tests.processes import children
 from tests.wandb_file import history
 
 RECORD = Record("train", 4, 0, {"train/loss": 1.5})
@@ -152,15 +152,6 @@ def real(folder: Path, *settings: str) -> DetachedTracker:
     return tracker
 
 
-def pids_below(pid: int) -> list[int]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(stat.parent.name))
-    return found
-
-
 def test_wandbs_service_stopped_by_a_signal_is_given_up(
     tmp_path: Path, told: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,7 +159,7 @@ def test_wandbs_service_stopped_by_a_signal_is_given_up(
     tracker = real(tmp_path, "track.mode=offline")
     log_until_told(tracker, told)
     assert tracker._process is not None
-    services = pids_below(tracker._process.pid)
+    services = children(tracker._process.pid)
     assert services
     for pid in services:
         os.kill(pid, signal.SIGSTOP)
