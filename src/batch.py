@@ -1,11 +1,13 @@
 """The words everyone shares: what is planned, what is stored, what is trained on, and what is reported."""
 
 from collections.abc import Iterator, Mapping
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:  # who only reads files needs no torch, which takes seconds to import
+    from torch import Tensor
 
 Buffer = bytes | memoryview | NDArray[np.uint8]
 
@@ -52,8 +54,8 @@ class Batch(NamedTuple):
         replaced: how many images took the place of bad ones.
     """
 
-    images: Tensor
-    labels: Tensor
+    images: "Tensor"
+    labels: "Tensor"
     plan: BatchPlan
     replaced: int = 0
 
@@ -72,8 +74,8 @@ class Augmented(NamedTuple):
         strengths: how strongly it was augmented: name -> sum over the micro-batch's images. Plain floats, known without the device.
     """
 
-    images: Tensor
-    targets: Tensor
+    images: "Tensor"
+    targets: "Tensor"
     strengths: Mapping[str, float]
 
 

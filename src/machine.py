@@ -3,17 +3,17 @@
 import ctypes
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from src.distributed import World
+if TYPE_CHECKING:  # who only asks for CPUs needs no torch, which takes seconds to import
+    from src.distributed import World
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _CGROUP_MEMORY = Path("/sys/fs/cgroup")
 
 
-def cpus_per_rank(world: World) -> int:
+def cpus_per_rank(world: "World") -> int:
     """Return how many CPUs one rank may use: affinity and the cgroup's quota, shared among the node's ranks, at least 1."""
     return max(1, allowed_cpus() // world.local_size)
 
@@ -57,6 +57,8 @@ def keep_freed_memory() -> None:
 
 def settle_torch(*, threads: int, deterministic: bool) -> None:
     """Set torch's threads, and whether it may choose kernels by timing them."""
+    import torch
+
     torch.set_num_threads(threads)
     keep_freed_memory()
     if deterministic:
