@@ -1,0 +1,1 @@
+"""Downloads of ImageNet into a folder: by torrent, from Kaggle, Hugging Face, or a bucket. `run.fetch` is the way in."""
