@@ -6,14 +6,19 @@ long name) carries none. What is noticed neither: that the last members, of 1 Mi
 """
 
 import os
+import sys
 from array import array
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from src.batch import DataError
 
+UNKNOWN = sys.maxsize  # the end of a stream
 _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
 _MOST_EXTRA = 2**20  # bytes of one pax header or long name
+_MOST_NAME = 4096  # bytes of a path, as Linux's PATH_MAX
+_MOST_FOLDERS = 2**21  # that a tar may tell of; ImageNet-21k has 21,841 classes
 _MOST_PADDING = 2**20  # bytes of zeros behind the end mark; tars are padded to 10 KiB, or to what -b says
 _PIECE = 2**18
 _FILE, _FOLDER = (b"0", b"\0", b"7"), b"5"
@@ -60,27 +65,52 @@ def list_members(descriptor: int, start: int, end: int) -> Listing:
     Raises:
         DataError: what is wrong, and at which byte. The caller puts the tar's name before it.
     """
-    walk = _Walk(descriptor, start, end)
+    walk = _Walk(lambda at, count: os.pread(descriptor, count, at), start, end)
     while walk.step():
         pass
     return walk.found
 
 
+def each_member(read: Callable[[int, int], bytes], start: int, end: int) -> Iterator[tuple[str, int, int]]:
+    """Walk a tar member by member: its path, first byte and length. Between two, its bytes may be read by the same function.
+
+    For those who write files: absolute paths are refused, too.
+
+    Args:
+        read: called with a first byte and a count, in ascending order; returns fewer bytes at the end only.
+        start: the tar's first byte.
+        end: the byte behind its last; UNKNOWN of a stream, which ends where `read` returns fewer bytes.
+
+    Raises:
+        DataError: as list_members, when the walk comes to it.
+    """
+    walk = _Walk(read, start, end, relative=True)
+    found = walk.found
+    while walk.step():
+        if found.names:
+            yield found.names.pop(), found.starts.pop(), found.lengths.pop()
+        found.folders.clear()
+
+
 class _Walk:
-    def __init__(self, descriptor: int, start: int, end: int) -> None:
-        self.found = Listing()
-        self._descriptor, self._at, self._start, self._end = descriptor, start, start, end
+    def __init__(self, read: Callable[[int, int], bytes], start: int, end: int, *, relative: bool = False) -> None:
+        self.found, self._relative, self._streamed = Listing(), relative, end == UNKNOWN
+        self._read_at, self._at, self._start, self.end = read, start, start, end
         self._long_name: str | None = None
         self._next: dict[str, str] = {}  # pax records of the next member
         self._all: dict[str, str] = {}  # pax records of all that follow
 
     def step(self) -> bool:
-        """Take one header; return whether there are more."""
+        """Take one header; return whether there are more.
+
+        Raises:
+            DataError: what is wrong, and at which byte. The caller puts the tar's name before it.
+        """
         at = self._at
         block = self._read(at, _BLOCK)
         if len(block) < _BLOCK:
             refuse(
-                f"is truncated: it ends at byte {self._end:,}, where another member or the end mark should stand", self._hint(b"")
+                f"is truncated: it ends at byte {self.end:,}, where another member or the end mark should stand", self._hint(b"")
             )
         if block == _ZEROS:
             self._check_end()
@@ -106,18 +136,22 @@ class _Walk:
         if kind in _FILE and name.endswith("/"):
             kind = _FOLDER  # as tars did before there was a type for it
         clean = _clean(name, self._at)
+        if self._relative and name.startswith("/"):
+            refuse(f"holds the path {name[:300]!r} (byte {self._at:,})", "Write it anew, from within its folder")
         data = self._at + _BLOCK
         if kind == _FOLDER:
             if clean:
                 self.found.folders.append(clean)
+                if len(self.found.folders) > _MOST_FOLDERS:
+                    refuse(f"tells of more than {_MOST_FOLDERS:,} folders", "It is no set of images")
             self._at = data
             return
         if kind not in _FILE and kind != _LABEL:
             why = _REFUSED.get(kind, f"is of the unknown type {kind!r}")
             refuse(f"holds {name}, which {why} (byte {self._at:,})", "Write the tar anew from plain files")
-        if size > self._end - data:
+        if size > self.end - data:
             refuse(
-                f"is truncated: {name} at byte {data:,} should have {size:,} bytes, and {max(0, self._end - data):,} are there",
+                f"is truncated: {name} at byte {data:,} should have {size:,} bytes, and {max(0, self.end - data):,} are there",
                 _AGAIN,
             )
         if kind != _LABEL:
@@ -134,9 +168,12 @@ class _Walk:
             refuse(f"is damaged: a header of {size:,} bytes at byte {self._at:,}", _AGAIN)
         data = self._read(self._at + _BLOCK, size)
         if len(data) < size:
-            refuse(f"is truncated: it ends at byte {self._end:,}, within a header", _AGAIN)
+            refuse(f"is truncated: it ends at byte {self.end:,}, within a header", _AGAIN)
         if kind == b"L":
-            self._long_name = os.fsdecode(data.split(b"\0", 1)[0])
+            name = data.rstrip(b"\0")
+            if b"\0" in name:
+                refuse(f"holds the path {os.fsdecode(name)!r} (byte {self._at:,})", "Write it anew, from within its folder")
+            self._long_name = os.fsdecode(name)
         elif kind == b"g":
             self._all |= _records(data, self._at)
         elif kind in b"xX":
@@ -155,10 +192,14 @@ class _Walk:
     def _check_end(self) -> None:
         """Two blocks of zeros end a tar, and nothing but zeros may follow: else damage could hide all that comes behind it."""
         at = self._at
-        if self._end - at > _MOST_PADDING:
-            refuse(f"holds {self._end - at:,} bytes behind its end mark at byte {at:,}", _BEHIND)
-        while at < self._end:
+        if self.end != UNKNOWN and self.end - at > _MOST_PADDING:
+            refuse(f"holds {self.end - at:,} bytes behind its end mark at byte {at:,}", _BEHIND)
+        while at < self.end:
             piece = self._read(at, _PIECE)
+            if not piece and self._streamed:
+                return
+            if at - self._at > _MOST_PADDING:
+                refuse(f"holds more than {_MOST_PADDING:,} bytes behind its end mark at byte {self._at:,}", _BEHIND)
             if not piece:
                 refuse(f"became shorter while it was read: it ends at byte {at:,}", "Start again")
             if piece.count(0) != len(piece):
@@ -167,7 +208,10 @@ class _Walk:
             at += len(piece)
 
     def _read(self, at: int, count: int) -> bytes:
-        return os.pread(self._descriptor, max(0, min(count, self._end - at)), at)
+        data = self._read_at(at, max(0, min(count, self.end - at)))
+        if self._streamed and len(data) < count:
+            self.end = at + len(data)
+        return data
 
     def _hint(self, block: bytes) -> str:
         block = block or self._read(self._start, _BLOCK)
@@ -232,15 +276,16 @@ def _records(data: bytes, at: int) -> dict[str, str]:
         key, equals, value = line.partition(b"=")
         if length > len(data) - position or not line.endswith(b"\n") or not equals:
             refuse(f"is damaged: the pax header at byte {at:,} holds a bad record", _AGAIN)
-        records[os.fsdecode(key)] = os.fsdecode(value[:-1])
+        if key in (b"path", b"size") or key.startswith(b"GNU.sparse."):  # others are not looked at, and could fill the memory
+            records[os.fsdecode(key)] = os.fsdecode(value[:-1])
         position += length
     return records
 
 
 def _clean(name: str, at: int) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    if ".." in parts or "\0" in name:
-        refuse(f"holds the path {name!r} (byte {at:,})", "Write it anew, from within its folder")
+    if ".." in parts or "\0" in name or len(name) > _MOST_NAME:
+        refuse(f"holds the path {name[:300]!r} (byte {at:,})", "Write it anew, from within its folder")
     return "/".join(parts)
 
 
