@@ -63,7 +63,7 @@ def read_classes(path: Path) -> Classes:
 
 
 def order_warning(folders: Iterable[str]) -> str | None:
-    """Say in which order classes named by numbers are labelled (1, 10, 2); None where it is the numbers' own, or they have names."""
+    """Say in which order classes named by numbers are labelled (1, 10, 2); None where it is the numbers' own order, or none are."""
     ordered = sorted(folders)
     if not ordered or not all(name.isascii() and name.isdigit() for name in ordered) or ordered == sorted(ordered, key=int):
         return None
