@@ -1,54 +1,98 @@
-"""Make a data set ready for training.
+"""Make a data set ready for training, and prove that it is right.
 
+    python -m src.prepare source=/downloads/imagenet
+    python -m src.prepare source=/downloads/imagenet target=/scratch/imagenet dry_run=true
+    python -m src.prepare verify target=/scratch/imagenet level=3
+    python -m src.prepare fetch=kaggle source=/downloads/kaggle
     python -m src.prepare fashion_mnist
-    python -m src.prepare fashion_mnist target=/scratch/fashion_mnist source=/datasets/fashion-mnist
 
-Safe to kill, and to start again; where all is done it says so and exits with 0.
+Safe to kill, and to start again: the same command goes on; where all is done it says so and exits with 0.
 """
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import FrameType
+from typing import Any, NamedTuple
 
 from src.config import ConfigError, Problem
 from src.config.cli import exit_with
 from src.config.errors import did_you_mean
+from src.config.overrides import CONF_DIR
+from src.config.prepare import PrepareConfig, load_prepare
 
-DATA_SETS = ("fashion_mnist",)
-EXIT_INTERRUPTED = 130
-_KEYS = """keys:
-  target=<folder>   where to write it, train/<class>/ and val/<class>/ (default: data/fashion_mnist)
-  source=<folder>   where its four idx files lie (default: Debian's package dataset-fashion-mnist, else a download)
+DATA_SETS = ("fashion_mnist", "cifar10", "imagenette")
+COMMANDS = (*DATA_SETS, "verify")
+EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
+_VERIFY_KEYS = ("target", "level", "expect", "report", "workers")
+_USAGE = """what to type:
+  source=<path>     an archive, or a folder with archives or images: recognised by itself, prepared into data/Imagenet
+  fetch=<service>   torrent | kaggle | huggingface | s3: download into source=<folder> first
+  verify            check what stands in target=<folder>, level=0..3; exit code 1 where anything is not as it should be
+  fashion_mnist     target=<folder> (default: data/fashion_mnist), source=<folder> where its four idx files lie (default: Debian's
+                    package dataset-fashion-mnist, else a download)
+  cifar10, imagenette   likewise, into data/cifar10 and data/imagenette
+
+keys:
 """
 
 
-class Order(NamedTuple):
-    """What was asked for."""
+class FashionOrder(NamedTuple):
+    """What was asked for of Fashion-MNIST, which has no stages."""
 
     target: Path
     source: Path | None
 
 
+class Order(NamedTuple):
+    """What was asked for.
+
+    Attributes:
+        command: "verify", a data set's name, or None: prepare the source.
+        config: all keys, those of the command's own defaults among them.
+    """
+
+    command: str | None
+    config: PrepareConfig
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM, met wherever Ctrl-C would be."""
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Parse, and write what is missing. Returns the exit code."""
+    """Parse, and do what is missing. Returns the exit code."""
     started = time.monotonic()
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         order = parse(arguments)
-        counts = write(order)
+        if isinstance(order, FashionOrder):
+            result: dict[str, Any] = {"status": "finished", "target": str(order.target), **write_fashion(order)}
+        else:
+            result = _verify(order.config) if order.command == "verify" else _prepare(order)
     except ConfigError as error:
         exit_with(error)
+    except _TerminatedError:
+        return EXIT_TERMINATED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    result = {"status": "finished", "target": str(order.target), **counts, "seconds": round(time.monotonic() - started, 1)}
-    print(json.dumps(result), flush=True)
-    return 0
+    except OSError as error:
+        print(f"{error.filename or 'a file'}: {error.strerror or error}. The same command goes on.", file=sys.stderr, flush=True)
+        return EXIT_FAILED
+    code = EXIT_FAILED if result["status"] == "failed" else 0
+    print(json.dumps({**result, "seconds": round(time.monotonic() - started, 1)}), flush=True)
+    return code
 
 
-def parse(arguments: Sequence[str]) -> Order:
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise _TerminatedError
+
+
+def parse(arguments: Sequence[str]) -> Order | FashionOrder:
     """Read the command line; answer --help here, and exit with 0.
 
     Raises:
@@ -56,25 +100,46 @@ def parse(arguments: Sequence[str]) -> Order:
     """
     parser = argparse.ArgumentParser(
         prog="python -m src.prepare",
-        description="Make a data set ready for training: an ImageFolder of image files.",
-        epilog=_KEYS,
+        description="Make a data set ready for training, and prove that it is right.",
+        epilog=_USAGE + (CONF_DIR / "prepare.yaml").read_text(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("data_set", nargs="?", help=" | ".join(DATA_SETS))
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="see below")
-    parsed = parser.parse_args(arguments)
+    parser.add_argument("words", nargs="*", metavar="[verify | <data set>] key=value", help="see below")
+    words = parser.parse_args(arguments).words
+    command = words[0] if words and "=" not in words[0] else None
+    settings = words[1:] if command is not None else words
+    if command == "fashion_mnist":
+        return _fashion_order(settings)
+    problems: list[Problem] = []
+    if command is not None and command not in COMMANDS:
+        fix = f"no such data set. Known: {', '.join(DATA_SETS)}.{did_you_mean(command, COMMANDS)}"
+        problems.append(Problem("data set", command, fix))
+    if command == "verify":
+        unread = [text for text in settings if text.partition("=")[0] not in _VERIFY_KEYS]
+        problems += [Problem(text.partition("=")[0], None, f"verify reads only {', '.join(_VERIFY_KEYS)}.") for text in unread]
+    if command in DATA_SETS:
+        settings = [f"layout={command}", f"target=data/{command}", *settings]
+    try:
+        config = load_prepare(settings)
+    except ConfigError as error:
+        problems += error.problems
+    else:
+        if command is None and config.source is None:
+            fix = f"was not given. Type source=<an archive or a folder>, or name one of: {', '.join(DATA_SETS)}, or verify."
+            problems.append(Problem("source", None, fix))
+    if problems:
+        raise ConfigError("the command line", problems)
+    return Order(command, config)
+
+
+def _fashion_order(settings: Sequence[str]) -> FashionOrder:
     problems = []
-    if parsed.data_set is None:
-        problems.append(Problem("data set", None, f"none was named. Type one of: {', '.join(DATA_SETS)}."))
-    elif parsed.data_set not in DATA_SETS:
-        fix = f"no such data set. Known: {', '.join(DATA_SETS)}.{did_you_mean(parsed.data_set, DATA_SETS)}"
-        problems.append(Problem("data set", parsed.data_set, fix))
     values: dict[str, str] = {}
-    for setting in parsed.settings:
+    for setting in settings:
         key, equals, value = setting.partition("=")
-        if key not in Order._fields:
-            fix = f"no such key. Known: {', '.join(Order._fields)}.{did_you_mean(key, Order._fields)}"
+        if key not in FashionOrder._fields:
+            fix = f"no such key. Known: {', '.join(FashionOrder._fields)}.{did_you_mean(key, FashionOrder._fields)}"
             problems.append(Problem(key, value or None, fix))
         elif not equals or not value:
             problems.append(Problem(key, None, f"has no value. Type {key}=<folder>."))
@@ -82,12 +147,12 @@ def parse(arguments: Sequence[str]) -> Order:
     if problems:
         raise ConfigError("the command line", problems)
     source = values.get("source")
-    target = values.get("target", f"data/{parsed.data_set}")
-    return Order(Path(target).expanduser(), Path(source).expanduser() if source is not None else None)
+    target = values.get("target", "data/fashion_mnist")
+    return FashionOrder(Path(target).expanduser(), Path(source).expanduser() if source is not None else None)
 
 
-def write(order: Order) -> dict[str, int]:
-    """Write what is missing. Returns the number of images of every split.
+def write_fashion(order: FashionOrder) -> dict[str, int]:
+    """Write what is missing of Fashion-MNIST. Returns the number of images of every split.
 
     Raises:
         ConfigError: see src.imagenet.fashion_mnist.prepare.
@@ -104,6 +169,22 @@ def write(order: Order) -> dict[str, int]:
         remove_leftovers(order.target)
         print(f"{order.target} is complete already: nothing to do.", file=sys.stderr, flush=True)
     return {split.name: split.labels.shape[0] for split in SPLITS}
+
+
+def _prepare(order: Order) -> dict[str, Any]:
+    """Run the stages that are not done. Returns the result for stdout's last line."""
+    from src.imagenet.stages import prepare
+    from src.tracking.console import Bars, start_console
+
+    return prepare(order.config, data_set=order.command, bars=Bars(start_console(speaks=True)))
+
+
+def _verify(config: PrepareConfig) -> dict[str, Any]:
+    """Check what stands there. Returns the result for stdout's last line."""
+    from src.imagenet.stages import verify_target
+    from src.tracking.console import Bars, start_console
+
+    return verify_target(config, bars=Bars(start_console(speaks=True)))
 
 
 if __name__ == "__main__":
