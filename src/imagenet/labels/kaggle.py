@@ -16,7 +16,7 @@ from src.imagenet.pieces import Labels
 ANNOTATIONS, LISTS = "ILSVRC/Annotations/CLS-LOC/val", "ILSVRC/ImageSets/CLS-LOC"
 
 
-def labels_of(root: Path) -> Labels:
+def labels(root: Path) -> Labels:
     """Return the class of every flat validation image: by the csv where there is one, else by the annotations.
 
     Raises:
@@ -25,15 +25,15 @@ def labels_of(root: Path) -> Labels:
     """
     table = root / SOLUTION
     if table.is_file():
-        labels = read_solution(table)
-        check_classes(labels, words_of(root), table)
-        return labels
+        found = read_solution(table)
+        check_classes(found, words(root), table)
+        return found
     if (root / ANNOTATIONS).is_dir():
         return read_annotations(root / ANNOTATIONS)
     raise DataError(f"Nothing tells the classes of the validation images: neither {SOLUTION} nor {ANNOTATIONS}/*.xml is there.")
 
 
-def words_of(root: Path) -> dict[str, str]:
+def words(root: Path) -> dict[str, str]:
     """Return wnid to English names; empty without Kaggle's table.
 
     Raises:
@@ -43,7 +43,7 @@ def words_of(root: Path) -> dict[str, str]:
     return read_mapping(root / MAPPING) if (root / MAPPING).is_file() else {}
 
 
-def listed_of(root: Path) -> frozenset[str] | None:
+def listed(root: Path) -> frozenset[str] | None:
     """Return the paths in the target of all images that the lists name; None without lists.
 
     Raises:
@@ -60,11 +60,11 @@ def _listed(root: Path, lists: Path) -> Iterator[str]:
     for stem in _stems(lists / "train_cls.txt"):
         yield f"train/{stem}.JPEG"
     if (lists / "val.txt").is_file():
-        labels = labels_of(root)
+        classes = labels(root)
         for stem in _stems(lists / "val.txt"):
-            if stem not in labels:
+            if stem not in classes:
                 raise DataError(f"{lists / 'val.txt'} names {stem[:80]}, and nothing tells its class.")
-            yield f"val/{labels[stem]}/{stem}.JPEG"
+            yield f"val/{classes[stem]}/{stem}.JPEG"
     if (lists / "test.txt").is_file():
         for stem in _stems(lists / "test.txt"):
             yield f"test/{stem}.JPEG"
