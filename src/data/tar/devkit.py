@@ -15,6 +15,7 @@ from src.batch import DataError
 
 _MOST = 2**24  # bytes of one file of the devkit; meta.mat has 100 kB
 _TRUTH, _META = "data/ILSVRC2012_validation_ground_truth.txt", "data/meta.mat"
+_REMEDY = "Set data.devkit_path to ILSVRC2012_devkit_t12.tar.gz as it is published, or to the folder made from it."
 
 
 class Devkit(NamedTuple):
@@ -29,24 +30,28 @@ class Devkit(NamedTuple):
     labels: tuple[int, ...]
 
 
-def read_devkit(path: Path) -> Devkit:
+def read_devkit(path: Path, remedy: str = _REMEDY) -> Devkit:
     """Read the devkit from its tar.gz or its folder.
+
+    Args:
+        path: of either.
+        remedy: what to do where it cannot be used, for the message.
 
     Raises:
         DataError: it cannot be used. The message names it and the reason.
     """
     try:
-        truth, meta = _files(path)
+        truth, meta = _files(path, remedy)
     except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read as ImageNet's devkit ({error}). {_FETCH}") from error
-    wnids = _wnids(path, meta)
+        raise DataError(f"{path} cannot be read as ImageNet's devkit ({error}). {remedy}") from error
+    wnids = _wnids(path, meta, remedy)
     classes = tuple(sorted(wnids.values()))
     places = {name: label for label, name in enumerate(classes)}
     numbers = truth.split()
     wrong = next((number for number in numbers if not number.isdigit() or int(number[:9]) not in wnids), None)
     if wrong is not None or not numbers:
         tells = f"tells of a class {wrong[:20]!r}" if wrong is not None else "is empty"
-        raise DataError(f"{path}: {_TRUTH} {tells}, and {_META} knows 1 to {len(wnids):,}. {_FETCH}")
+        raise DataError(f"{path}: {_TRUTH} {tells}, and {_META} knows 1 to {len(wnids):,}. {remedy}")
     return Devkit(classes, tuple(places[wnids[int(number)]] for number in numbers))
 
 
@@ -57,10 +62,7 @@ def stamp(path: Path) -> list[Any]:
     return [str(path.resolve()), *([state.st_size, state.st_mtime_ns] if state else None for state in states)]
 
 
-_FETCH = "Set data.devkit_path to ILSVRC2012_devkit_t12.tar.gz as it is published, or to the folder made from it."
-
-
-def _files(path: Path) -> tuple[bytes, bytes]:
+def _files(path: Path, remedy: str) -> tuple[bytes, bytes]:
     if path.is_dir():
         root = next((folder for folder in (path, path / "ILSVRC2012_devkit_t12") if (folder / _META).is_file()), path)
         return _head(root / _TRUTH), _head(root / _META)
@@ -72,7 +74,7 @@ def _files(path: Path) -> tuple[bytes, bytes]:
                 found[wanted] = file.read()
             if len(found) == 2:
                 return found[_TRUTH], found[_META]
-    raise DataError(f"{path} lacks {', '.join(name for name in (_TRUTH, _META) if name not in found)}. {_FETCH}")
+    raise DataError(f"{path} lacks {', '.join(name for name in (_TRUTH, _META) if name not in found)}. {remedy}")
 
 
 def _head(path: Path) -> bytes:
@@ -80,7 +82,7 @@ def _head(path: Path) -> bytes:
         return file.read(_MOST)
 
 
-def _wnids(path: Path, meta: bytes) -> dict[int, str]:
+def _wnids(path: Path, meta: bytes, remedy: str) -> dict[int, str]:
     """Return ILSVRC2012_ID to wnid, of the classes that are told apart: synsets without children."""
     try:
         import scipy.io  # type: ignore[import-untyped]
@@ -91,7 +93,7 @@ def _wnids(path: Path, meta: bytes) -> dict[int, str]:
         leaves = [row for row in rows if int(row["num_children"]) == 0]
         wnids = {int(row["ILSVRC2012_ID"]): os.fspath(str(row["WNID"])) for row in leaves}
     except Exception as error:  # scipy raises whatever it meets in a damaged file
-        raise DataError(f"{path}: {_META} cannot be read ({type(error).__name__}: {error}). {_FETCH}") from error
+        raise DataError(f"{path}: {_META} cannot be read ({type(error).__name__}: {error}). {remedy}") from error
     if sorted(wnids) != list(range(1, len(leaves) + 1)) or len(set(wnids.values())) != len(leaves) or not leaves:
-        raise DataError(f"{path}: the classes in {_META} are not numbered from 1 on, one wnid each. {_FETCH}")
+        raise DataError(f"{path}: the classes in {_META} are not numbered from 1 on, one wnid each. {remedy}")
     return wnids
