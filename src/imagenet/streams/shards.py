@@ -1,0 +1,248 @@
+"""Parquet shards as Hugging Face's datasets writes them: their names, what their footers tell, and their rows in small batches.
+
+    data/train-00000-of-00294.parquet      image: struct<bytes: binary, path: string>, label: int64
+    train/0000.parquet                     the same, as the hub converts data sets
+
+pyarrow reads the values. The headers of pages are looked at before, for a page may claim to inflate to 2 GiB.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from src.batch import DataError
+from src.data.parquet.arrow import CODECS
+from src.data.parquet.pages import Chunk, list_pages
+from src.imagenet.pieces import MOST_BYTES, Split
+
+_SHARD = re.compile(r"(train|validation|valid|val|test)-(\d{5})-of-(\d{5})(?:-[0-9a-f]{16})?\.parquet", re.ASCII)
+_NUMBERED = re.compile(r"(\d{4,5})\.parquet", re.ASCII)
+_SPLITS: dict[str, Split] = {"train": "train", "validation": "val", "valid": "val", "val": "val", "test": "test"}
+_BATCH = 32  # rows: of ImageNet about 4 MB
+_BUFFER = 2**20
+_MOST_ROWS = 2**22
+_AGAIN = "Fetch it again."
+
+
+class Shard(NamedTuple):
+    """One file, by its name alone.
+
+    Attributes:
+        path: of the file.
+        split: it belongs to.
+        number: in its split.
+        of: how many there should be; None where names do not tell.
+    """
+
+    path: Path
+    split: Split
+    number: int
+    of: int | None
+
+
+class Footer(NamedTuple):
+    """What a shard tells of itself.
+
+    Attributes:
+        rows: how many.
+        bytes: of the images, about.
+        classes: names of its labels; None where it has none.
+    """
+
+    rows: int
+    bytes: int
+    classes: tuple[str, ...] | None
+
+
+class Row(NamedTuple):
+    """One sample.
+
+    Attributes:
+        data: the image file; None where only a path was stored.
+        path: its name; None where none was stored.
+        label: -1 where it is secret; None where none was stored.
+    """
+
+    data: bytes | None
+    path: str | None
+    label: int | None
+
+
+def list_shards(folder: Path) -> list[Shard]:
+    """List the shards in a folder, or in its folders data/ or train/, validation/, test/, sorted by split and number.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    found = [shard for place in (folder, folder / "data") if place.is_dir() for shard in map(shard_of, place.iterdir()) if shard]
+    places = [folder / name for name in _SPLITS if (folder / name).is_dir()] if not found else []
+    found += [shard for place in places for shard in map(shard_of, place.iterdir()) if shard]
+    return sorted(found, key=lambda shard: (_SPLITS_IN_ORDER.index(shard.split), shard.number, shard.path.name))
+
+
+_SPLITS_IN_ORDER = ("train", "val", "test")
+
+
+def shard_of(path: Path) -> Shard | None:
+    """Tell by its name which shard a file is; None where it is none."""
+    match = _SHARD.fullmatch(path.name)
+    if match is not None:
+        return Shard(path, _SPLITS[match[1]], int(match[2]), int(match[3]))
+    match = _NUMBERED.fullmatch(path.name)
+    if match is not None and path.parent.name in _SPLITS:
+        return Shard(path, _SPLITS[path.parent.name], int(match[1]), None)
+    return None
+
+
+def read_footer(path: Path) -> Footer:
+    """Read what a shard tells of itself, and its page headers' claims.
+
+    Raises:
+        DataError: naming the shard, and what is wrong with it.
+    """
+    with _Open(path) as shard:
+        schema, metadata = shard.file.schema_arrow, shard.file.metadata
+        _check_columns(path, schema, shard.pa)
+        if not 0 <= metadata.num_rows <= _MOST_ROWS:
+            raise DataError(f"{path} tells of {metadata.num_rows:,} rows. {_AGAIN}")
+        text = (schema.metadata or {}).get(b"huggingface")
+        label = (json.loads(text)["info"]["features"] if text else {}).get("label", {})
+        names = label.get("names")
+        if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise DataError(f"{path}: the class names in its metadata are no list of words. {_AGAIN}")
+        size = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+        return Footer(metadata.num_rows, min(size, _most(path)), tuple(names) if names is not None else None)
+
+
+def read_rows(path: Path, start: int) -> Iterator[Row]:
+    """Yield the rows from number `start` on. Whole row groups before it are not read.
+
+    Raises:
+        DataError: naming the shard, and what is wrong with it.
+    """
+    with _Open(path) as shard:
+        _check_columns(path, shard.file.schema_arrow, shard.pa)
+        metadata = shard.file.metadata
+        for group in range(metadata.num_row_groups):
+            rows = metadata.row_group(group).num_rows
+            if start >= rows:
+                start -= rows
+                continue
+            _check_pages(path, metadata.row_group(group))
+            for batch in shard.file.iter_batches(_BATCH, row_groups=[group], columns=["image", "label"], use_threads=False):
+                if start >= batch.num_rows:
+                    start -= batch.num_rows
+                    continue
+                part = batch.slice(start)
+                start = 0
+                image, label = part.column("image"), part.column("label")
+                data, names = image.field("bytes"), image.field("path")
+                for row in range(part.num_rows):
+                    there = image[row].is_valid
+                    yield Row(data[row].as_py() if there else None, names[row].as_py() if there else None, label[row].as_py())
+
+
+class _Open:
+    """A parquet file, and pyarrow's errors as ours."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> "_Open":
+        try:
+            import pyarrow as pa
+            from pyarrow import parquet
+        except ImportError as error:
+            raise DataError(f"{self._path} is read by pyarrow. Run pip install 'imagenet-trainer[hf]'.") from error
+        self.pa: Any = pa
+        try:
+            self.file = parquet.ParquetFile(
+                self._path, pre_buffer=False, buffer_size=_BUFFER, page_checksum_verification=True, memory_map=False
+            )
+        except Exception as error:
+            raise self._told(error) from error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self.file.close()
+        if isinstance(error, Exception) and not isinstance(error, DataError):
+            raise self._told(error) from error
+
+    def _told(self, error: Exception) -> Exception:
+        if isinstance(error, FileNotFoundError | PermissionError):
+            return DataError(f"{self._path} cannot be read: {error.strerror}.")
+        return DataError(f"{self._path} cannot be read as Parquet ({str(error).strip()[:300]}). {_AGAIN}")
+
+
+def _check_columns(path: Path, schema: Any, pa: Any) -> None:
+    types = {field.name: field.type for field in schema}
+    image, label = types.get("image"), types.get("label")
+    inner = {child.name: child.type for child in image} if image is not None and pa.types.is_struct(image) else {}
+    binary = inner.get("bytes")
+    told = inner.get("path")
+    if (
+        len(types) == len(schema)
+        and binary is not None
+        and (pa.types.is_binary(binary) or pa.types.is_large_binary(binary))
+        and told is not None
+        and (pa.types.is_string(told) or pa.types.is_large_string(told))
+        and label is not None
+        and pa.types.is_integer(label)
+    ):
+        return
+    listed = ", ".join(f"{field.name}: {field.type}" for field in schema)[:300]
+    raise DataError(f"{path} has the columns {listed}; expected are image: struct<bytes: binary, path: string>, label: int64.")
+
+
+def _check_pages(path: Path, group: Any) -> None:
+    """Hold what page headers claim against the footer and against each other, before pyarrow makes room for it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for place in range(group.num_columns):
+            column = group.column(place)
+            if not column.path_in_schema.startswith(("image.", "label")):
+                continue
+            if column.compression not in CODECS:
+                raise DataError(f"{path} is compressed with {column.compression}; what can be read is {', '.join(CODECS)}.")
+            start = column.data_page_offset
+            if column.has_dictionary_page and column.dictionary_page_offset and column.dictionary_page_offset >= 4:
+                start = min(start, column.dictionary_page_offset)
+            end = min(start + column.total_compressed_size, os.fstat(descriptor).st_size)
+            chunk = Chunk(start, end, CODECS.index(column.compression), group.num_rows, 2)
+            try:
+                pages = list_pages(lambda at, count: os.pread(descriptor, count, at), chunk, file=0, number=0)
+            except DataError as error:
+                if "stores its images" in str(error):  # delta encodings are pyarrow's to read
+                    continue
+                raise DataError(f"{path} {error}. {_AGAIN}") from None
+            most = max((page.size for page in pages), default=0)
+            if most > MOST_BYTES + _BUFFER:
+                raise DataError(f"{path} holds a page of {most:,} bytes, larger than any image. Write it anew with smaller pages.")
+    finally:
+        os.close(descriptor)
+
+
+def _most(path: Path) -> int:
+    return 64 * os.stat(path).st_size
+
+
+def lacking(shards: Sequence[Shard]) -> list[str]:
+    """Say which shards are not there, by split: "train: 00003 and 00007 of 00294"; and which are there twice."""
+    told = []
+    for split in _SPLITS_IN_ORDER:
+        own = [shard for shard in shards if shard.split == split]
+        totals = sorted({shard.of for shard in own if shard.of is not None})
+        numbers = [shard.number for shard in own]
+        if len(totals) > 1 or len(set(numbers)) < len(numbers):
+            names = ", ".join(shard.path.name for shard in own[:3])
+            told.append(f"{split}: shards of several writings lie side by side ({names}, ...). Keep one of them.")
+            continue
+        wanted = totals[0] if totals else max(numbers, default=-1) + 1
+        missing = sorted(set(range(wanted)) - set(numbers))
+        if missing:
+            shown = ", ".join(f"{number:05d}" for number in missing[:5]) + (", ..." if len(missing) > 5 else "")
+            told.append(f"{split}: {len(missing):,} of {wanted:,} shards are not there ({shown}). Fetch them.")
+    return told
