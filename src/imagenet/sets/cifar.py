@@ -4,17 +4,16 @@ Binary: rows of one byte of label and 3,072 of pixels. Python: pickles of a dict
 1,024 red ones, row by row, then green, then blue. Both give byte-identical files.
 """
 
-import io
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from src.imagenet.pieces import Piece
 from src.imagenet.sets.pickled import read_pickle
+from src.imagenet.sets.png import png_bytes
 
 # The digit keeps the order of the folders that of the labels.
 CLASSES = (
@@ -95,7 +94,7 @@ def pieces_of(batch: Batch, images: Images, start: int) -> Iterator[Piece]:
     first = PER_BATCH * (batch.number - 1) if batch.number else 0
     for row in range(start, len(images.labels)):
         image = images.pixels[row].reshape(3, _SIDE, _SIDE).transpose(1, 2, 0)
-        yield Piece("train" if batch.number else "val", CLASSES[images.labels[row]], f"{first + row:05d}.png", _png(image))
+        yield Piece("train" if batch.number else "val", CLASSES[images.labels[row]], f"{first + row:05d}.png", png_bytes(image))
 
 
 def _read_binary(data: bytes) -> Images:
@@ -124,9 +123,3 @@ def _checked(labels: NDArray[np.uint8], pixels: NDArray[np.uint8]) -> Images:
     if labels.max() >= len(CLASSES):
         raise ValueError(f"holds the label {labels.max()}: they go from 0 to 9")
     return Images(labels, pixels)
-
-
-def _png(image: NDArray[np.uint8]) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(file, "PNG", compress_level=1)
-    return file.getvalue()

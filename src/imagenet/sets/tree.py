@@ -67,33 +67,26 @@ def read_tree(source: str) -> Tree:
         raise ConfigError(STAGE, [Problem("source", error.filename or source, f"cannot be read ({error.strerror}).")]) from error
 
 
-def looks_like_tree(source: str, *, splits: bool | None = None) -> bool:
-    """Tell whether it may be one, by the first names only.
-
-    Args:
-        source: any path.
-        splits: it must (must not) be of train/ and val/; None for either.
-    """
+def looks_like_tree(source: str) -> bool:
+    """Tell whether it may be one, by the first names only. Raises nothing."""
     try:
         top = _descend(_Folder.read(source))
-        has_splits = _split_folder(top, "train") is not None
-        if splits is not None and splits != has_splits:
-            return False
-        inside = [top.below(name) for name in top.folders if SPLIT_WORDS.get(name.lower()) == "train"] if has_splits else [top]
-        return any(_holds_images(folder.below(name)) for folder in inside for name in folder.folders[:_SHOWN])
+        train = _split_folder(top, "train")
+        inside = top if train is None else top.below(train)
+        return any(_holds_images(inside.below(name)) for name in inside.folders[:_SHOWN])
     except OSError:
         return False
 
 
-def split_folders(source: str) -> tuple[str, Mapping[Split, str]]:
-    """Return the folder that holds the splits, and the name of each; none where it is of classes. For a first look.
+def classes_of_train(source: str) -> frozenset[str]:
+    """Return the names of the class folders of a tree's train split; none where it has no such split.
 
     Raises:
         OSError: it cannot be read.
     """
     top = _descend(_Folder.read(source))
-    found = {split: folder for split in ("train", "val", "test") if (folder := _split_folder(top, split)) is not None}
-    return top.path, found  # type: ignore[return-value]
+    train = _split_folder(top, "train")
+    return frozenset() if train is None else frozenset(top.below(train).folders)
 
 
 def _holds_images(folder: _Folder) -> bool:
