@@ -14,7 +14,7 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from scripts.aws.errors import AnswerLostError, FailedError, refuse
+from scripts.aws.errors import AnswerLostError, FailedError, NoAnswerError, refuse
 
 NAME_TAG = "imagenet-trainer:name"
 _ATTEMPTS = 8  # of a call that may be repeated: about two minutes with botocore's growing pauses
@@ -139,7 +139,7 @@ class Cloud:
             except (exceptions.ParamValidationError, exceptions.ProfileNotFound) as error:
                 raise FailedError(f"{name}: {error}") from None
             except (exceptions.BotoCoreError, OSError) as error:
-                kind = FailedError if repeat else AnswerLostError
+                kind = NoAnswerError if repeat else AnswerLostError
                 raise kind(f"{name}: no answer ({type(error).__name__}: {error}). Type the command again: it continues.") from None
 
     def _client(self, service: str, repeat: bool) -> Any:
@@ -186,16 +186,13 @@ def wait_until(look: Callable[[], tuple[bool, str]], *, what: str, every: float,
         at_most: seconds until it is given up.
 
     Raises:
-        FailedError: it did not become so in time. Nothing is lost: the same command waits on.
-        CallError: AWS refused the look itself.
+        FailedError: it did not become so in time (the same command waits on), or whatever else `look` raises.
     """
     started, told = time.monotonic(), ""
     while True:
         try:
             done, state = look()
-        except CallError:
-            raise
-        except FailedError as error:
+        except NoAnswerError as error:
             done, state = False, f"AWS does not answer ({error})"
         if state != told:
             say(f"{what}: {state}")

@@ -42,7 +42,7 @@ class Machine:
             FailedError: another exit code than those allowed.
             RefusedError: the program is missing.
         """
-        environment = dict(os.environ) | {"LC_ALL": "C"}
+        environment = dict(os.environ) | {"LC_ALL": "C", "TZ": "UTC"}
         done = subprocess.run(
             _found(command), capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, env=environment
         )

@@ -32,7 +32,11 @@ class FailedError(Exception):
     """AWS or a local command said no, or something did not happen in time: exit 1. The same command may be typed again."""
 
 
-class AnswerLostError(FailedError):
+class NoAnswerError(FailedError):
+    """AWS could not be reached, or did not answer."""
+
+
+class AnswerLostError(NoAnswerError):
     """A request that must not be repeated may or may not have arrived: look at AWS's state before another."""
 
 

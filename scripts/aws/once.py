@@ -67,9 +67,7 @@ def create_once(
             continue
         living = _poll(lambda made=made: exists(made), every, patience)  # type: ignore[misc]
         if living is None:
-            raise FailedError(
-                f"{kind} {name}: AWS made it but does not show it after {patience:.0f} s. Type the command again."
-            )
+            raise FailedError(f"{kind} {name}: AWS made it but does not show it after {patience:.0f} s. Type the command again.")
         if living:
             return made, True
     raise FailedError(f"{kind} {name}: {_GENERATIONS} of this name were made and deleted within a day. Take another --name.")

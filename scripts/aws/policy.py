@@ -1,0 +1,54 @@
+"""The least IAM policy that these commands need. Printed only: no command touches IAM."""
+
+import importlib.util
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Iterable
+from importlib import import_module
+from typing import Any
+
+from scripts.aws.calls import NAME_TAG
+
+# Every one has ACTIONS: the actions of the calls that it makes.
+MODULES = ("volume_life", "snapshot", "status", "instance", "setup")
+_READING = ("Describe", "Get", "List")
+# Only on what has our tag, whoever made the rest of the account. Creating has nothing yet that could have one.
+_ON_TAGGED = ("AttachVolume", "DetachVolume", "DeleteVolume", "StopInstances", "StartInstances", "TerminateInstances")
+
+
+def add_parsers(groups: Any) -> None:
+    """Add the group `policy`."""
+    parser = groups.add_parser(
+        "policy", help="the least IAM policy that these commands need", description="Print an IAM policy as JSON."
+    )
+    parser.add_argument("--for", dest="modules", choices=("volume", "instance", "all"), default="all", help="default: %(default)s")
+    parser.set_defaults(run=show)
+
+
+def show(options: Namespace) -> int:
+    """Print it."""
+    sys.stdout.write(json.dumps(policy(actions(options.modules)), indent=2) + "\n")
+    return 0
+
+
+def actions(kind: str) -> set[str]:
+    """All actions of the volume commands, of the instance commands, or of both."""
+    chosen = {"volume": MODULES[:3], "instance": MODULES[3:], "all": MODULES}[kind]
+    names = (f"scripts.aws.{name}" for name in chosen)
+    return {action for name in names if importlib.util.find_spec(name) for action in getattr(import_module(name), "ACTIONS", ())}
+
+
+def policy(wanted: Iterable[str]) -> dict[str, Any]:
+    """The policy of these actions: reading anywhere, creating anywhere, changing only what has our tag."""
+    names = sorted(set(wanted))
+    reading = [name for name in names if name.partition(":")[2].startswith(_READING)]
+    tagged = [name for name in names if name.partition(":")[2] in _ON_TAGGED]
+    rest = [name for name in names if name not in reading and name not in tagged]
+    condition = {"StringLike": {f"aws:ResourceTag/{NAME_TAG}": "*"}}
+    statements: list[dict[str, Any]] = [
+        {"Sid": "Look", "Effect": "Allow", "Action": reading, "Resource": "*"},
+        {"Sid": "Make", "Effect": "Allow", "Action": rest, "Resource": "*"},
+        {"Sid": "ChangeOurs", "Effect": "Allow", "Action": tagged, "Resource": "*", "Condition": condition},
+    ]
+    return {"Version": "2012-10-17", "Statement": [statement for statement in statements if statement["Action"]]}
