@@ -71,7 +71,7 @@ class _SplitUnit(NamedTuple):
     @property
     def name(self) -> str:
         """See Unit."""
-        return self.split.name
+        return f"{self.split.name}/{self.split.images.name}"  # the file's name tells whose bytes they are
 
     @property
     def files(self) -> int:
