@@ -105,7 +105,15 @@ def header_from(read: Callable[[int, int], bytes], length: int) -> Header:
     whole = last.endswith(b"\xff\xd9") if is_jpeg else last[4:8] == b"IEND"
     if size is not None and whole and 0 < size[0] * size[1] <= _SUSPICIOUS:
         return Header(*size, "")
-    return _decoded(read(0, length))
+    return decoded_header(read(0, length))
+
+
+def whole_header_of(data: bytes) -> Header:
+    """Decode all of an image. Width and height are those that `header_of` tells, also where its pixels turn out to be bad."""
+    if not data:
+        return header_of(data)
+    decoded = decoded_header(data)
+    return decoded if not decoded.fault else header_of(data)._replace(fault=decoded.fault)
 
 
 def jpeg_size(data: bytes | memoryview) -> tuple[int, int] | None:
@@ -134,13 +142,14 @@ def _png_size(data: bytes) -> tuple[int, int] | None:
     return width, height
 
 
-def _decoded(data: bytes) -> Header:
+def decoded_header(data: bytes) -> Header:
+    """Decode a whole image, strictly: a truncated one is bad. Width and height are zero where it is."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             image.load()
     except UnidentifiedImageError:
         return Header(0, 0, "is no image of a known format")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
         return Header(0, 0, f"cannot be decoded ({error})")
     return Header(width, height, "")

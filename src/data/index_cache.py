@@ -54,6 +54,12 @@ class Names:
         """Return how many there are."""
         return len(self._ends)
 
+    def __eq__(self, other: object) -> bool:
+        """Compare all of them."""
+        return isinstance(other, Names) and self._text == other._text and np.array_equal(self._ends, other._ends)
+
+    __hash__ = None  # type: ignore[assignment]
+
     def __getitem__(self, index: int) -> str:
         """Return one."""
         start = int(self._ends[index - 1]) if index else 0
@@ -66,10 +72,17 @@ class Index(Protocol):
     Attributes:
         labels: int64 (n,).
         sizes: int32 (n, 2), width and height; zero where the header has not been read, or is bad.
+        faults: sample index to what is wrong with it. Those that a restored index knows of are not read again.
+        changed: whether more is known of bad images than what was cached; for indexes that cache that.
     """
 
     labels: NDArray[np.int64]
     sizes: NDArray[np.int32]
+
+    @property
+    def faults(self) -> dict[int, str]: ...  # noqa: D102
+    @property
+    def changed(self) -> bool: ...  # noqa: D102
 
     def read_headers(self, ids: NDArray[np.int64], *, threads: int, progress: Progress) -> None:
         """Fill in the sizes of these samples, and what is wrong with them."""
@@ -87,31 +100,43 @@ class IndexCache:
     Args:
         places: where it may stand; the first that can be written is.
         key: of the data's state, of what JSON can hold. A cache with another key is not used.
+
+    Attributes:
+        found: where the newest of them stood when it was loaded.
     """
 
     def __init__(self, places: Sequence[Path], key: Any) -> None:
         self._places = places
         self._key = digest(json.dumps(key)).encode()
+        self._edition = 0
+        self.found: Path | None = None
 
     def load(self) -> list[State]:
-        """Return what is found: nothing that is damaged, foreign, or of another state of the data."""
-        return [state for place in self._places if (state := self._load(place)) is not None]
+        """Return what is found, the newest first: nothing that is damaged, foreign, or of another state of the data."""
+        states = [(place, state) for place in self._places if (state := self._load(place)) is not None]
+        # Data that were made read-only keep an older one beside them. Counted, for clocks differ between machines.
+        editions = [int(state.pop("edition", 0)) for _, state in states]
+        order = sorted(range(len(states)), key=lambda number: -editions[number])
+        if order:
+            self._edition, self.found = editions[order[0]], states[order[0]][0]
+        return [states[number][1] for number in order]
 
-    def save(self, state: State) -> None:
-        """Write to the first place that takes it. Where none does, the next start builds the index again."""
+    def save(self, state: State) -> Path | None:
+        """Write to the first place that takes it, and return it. Where none does, the next start builds the index again."""
         for place in self._places:
             try:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 if not place.parent.stat().st_mode & 0o222:  # root could write there all the same, and should not
                     continue
                 memory = io.BytesIO()
-                arrays: dict[str, Any] = {"key": np.frombuffer(self._key, np.uint8), **state}
+                arrays: dict[str, Any] = {"key": np.frombuffer(self._key, np.uint8), "edition": self._edition + 1, **state}
                 np.savez(memory, **arrays)
                 memory.write(hashlib.sha256(memory.getbuffer()).digest())
                 write_atomically(place, memory.getbuffer())
-                return
+                return place
             except OSError:
                 continue
+        return None
 
     def _load(self, place: Path) -> State | None:
         try:
@@ -162,10 +187,12 @@ def open_cached(
         index = build()
     ids = np.asarray(choose(index.labels), np.int64)
     unread = ids[(index.sizes[ids] == 0).any(axis=1)]
+    if index.faults:
+        unread = unread[~np.isin(unread, list(index.faults))]
     if len(unread):
         index.read_headers(unread, threads=threads, progress=progress)
-        if not cached or index.sizes[unread].any():
-            cache.save(index.state())
+    if (len(unread) and (not cached or index.sizes[unread].any())) or index.changed:
+        cache.save(index.state())
     return index, ids
 
 

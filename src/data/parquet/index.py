@@ -49,6 +49,7 @@ class ParquetIndex:
         pieces = np.split(state["cuts"], np.cumsum(state["cuts_each"])[:-1]) if len(state["cuts_each"]) else []
         self.reader.cuts.update(zip(state["cut_pages"].tolist(), pieces, strict=True))
         self.faults: dict[int, str] = {}
+        self.changed = False  # nothing of bad images is cached
 
     def state(self) -> State:
         """Return what is cached, as arrays."""

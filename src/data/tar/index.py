@@ -46,6 +46,7 @@ class TarIndex:
         self.sizes: NDArray[np.int32] = state["sizes"]
         self.names = Names.from_state(state)
         self.faults: dict[int, str] = {}
+        self.changed = False  # nothing of bad images is cached
 
     def read_headers(self, ids: NDArray[np.int64], *, threads: int, progress: Progress) -> None:
         """Read the headers of these samples, in threads."""
