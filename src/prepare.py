@@ -73,16 +73,13 @@ def main(arguments: Sequence[str]) -> int:
         if isinstance(order, FashionOrder):
             result: dict[str, Any] = {"status": "finished", "target": str(order.target), **write_fashion(order)}
         else:
-            result = _verify(order.config) if order.command == "verify" else _prepare(order)
+            result = _staged(order)
     except ConfigError as error:
         exit_with(error)
     except _TerminatedError:
         return EXIT_TERMINATED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except OSError as error:
-        print(f"{error.filename or 'a file'}: {error.strerror or error}. The same command goes on.", file=sys.stderr, flush=True)
-        return EXIT_FAILED
     code = EXIT_FAILED if result["status"] == "failed" else 0
     print(json.dumps({**result, "seconds": round(time.monotonic() - started, 1)}), flush=True)
     return code
@@ -171,20 +168,20 @@ def write_fashion(order: FashionOrder) -> dict[str, int]:
     return {split.name: split.labels.shape[0] for split in SPLITS}
 
 
-def _prepare(order: Order) -> dict[str, Any]:
-    """Run the stages that are not done. Returns the result for stdout's last line."""
-    from src.imagenet.stages import prepare
+def _staged(order: Order) -> dict[str, Any]:
+    """Run the stages that are not done, or verify. Returns the result for stdout's last line."""
+    from src.imagenet.space import StoppedError
+    from src.imagenet.stages import prepare, verify_target
     from src.tracking.console import Bars, start_console
 
-    return prepare(order.config, data_set=order.command, bars=Bars(start_console(speaks=True)))
-
-
-def _verify(config: PrepareConfig) -> dict[str, Any]:
-    """Check what stands there. Returns the result for stdout's last line."""
-    from src.imagenet.stages import verify_target
-    from src.tracking.console import Bars, start_console
-
-    return verify_target(config, bars=Bars(start_console(speaks=True)))
+    bars = Bars(start_console(speaks=True))
+    try:
+        if order.command == "verify":
+            return verify_target(order.config, bars=bars)
+        return prepare(order.config, data_set=order.command, bars=bars)
+    except StoppedError as error:
+        print(error, file=sys.stderr, flush=True)
+        return {"status": "failed", "target": order.config.target}
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -174,3 +175,10 @@ def alone_at(target: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def remove_empty(target: Path) -> None:
+    """Delete the folder of a preparation that came to nothing, and the target where nothing else is in it."""
+    shutil.rmtree(target / FOLDER, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        target.rmdir()

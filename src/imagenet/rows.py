@@ -1,11 +1,13 @@
 """What each unit has written, a row for every file, in `<target>/.prepare/rows/`: lines as the manifest's, in the unit's order.
 
-Paths are those below the tree: "train/n01440764/n01440764_10026.JPEG", "val/ILSVRC2012_val_00000293.JPEG" before its class is known,
-"side/<name>". The journal tells how much of each file counts; what is behind was written by an attempt that was killed.
+Paths are those below the tree: "train/n01440764/n01440764_10026.JPEG", "val/ILSVRC2012_val_00000293.JPEG" before its class is
+known, "side/<name>". The journal tells how much of each file counts; what is behind was written by an attempt that was killed.
 """
 
 import os
 import shutil
+import stat
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -120,11 +122,12 @@ def by_folder(rows: Iterable[bytes]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _remove_below(path: str, relative: str, known: dict[str, set[str]]) -> int:
-    if os.path.islink(path) or os.path.isfile(path):
+    kind = _kind(path)
+    if kind is None:
+        return 0
+    if not stat.S_ISDIR(kind):
         os.unlink(path)
         return 1
-    if not os.path.isdir(path):
-        return 0
     removed = 0
     names = known.get(relative, set())
     with os.scandir(path) as entries:
@@ -140,6 +143,13 @@ def _remove_below(path: str, relative: str, known: dict[str, set[str]]) -> int:
     return removed
 
 
+def _kind(path: str) -> int | None:
+    try:
+        return os.lstat(path).st_mode
+    except FileNotFoundError:
+        return None
+
+
 def remove_tree(folder: Path) -> None:
     """Delete a folder of ours, or a link that somebody put in its place.
 
@@ -153,6 +163,4 @@ def remove_tree(folder: Path) -> None:
 
 
 def _folded(path: bytes) -> str:
-    import unicodedata
-
     return unicodedata.normalize("NFC", os.fsdecode(path)).casefold()

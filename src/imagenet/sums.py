@@ -7,7 +7,7 @@ that it finds them in the system's cache; the reader never runs further ahead th
 import hashlib
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from src.imagenet.pieces import Archive, Unit
@@ -61,10 +61,12 @@ class ReadAhead:
                 self._done[unit] = share
                 self._change.notify_all()
 
-    def finish(self) -> None:
-        """Wait for the last byte."""
+    def finish(self, progress: Callable[[int, int], None]) -> None:
+        """Wait for the last byte; progress is called with (bytes read, bytes in all)."""
+        total = sum(os.stat(archive.path).st_size for archive in self._archives)
         while self._thread.is_alive():
             self._thread.join(_PATIENCE)
+            progress(self._read, total)
 
     def stop(self) -> None:
         """Leave it."""
@@ -72,11 +74,6 @@ class ReadAhead:
             self._stopped = True
             self._change.notify_all()
         self._thread.join()
-
-    @property
-    def share(self) -> tuple[int, int]:
-        """Bytes read, and bytes in all."""
-        return self._read, sum(archive.path.stat().st_size for archive in self._archives)
 
     def _run(self) -> None:
         try:

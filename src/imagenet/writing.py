@@ -57,7 +57,7 @@ class Writer:
         place, folder, name, content = piece
         path = self._folder(place, folder) + name
         if place != "side":
-            _check_part(name, "file")
+            check_part(name, "file")
             relative = f"{place}/{folder}/{name}" if folder else f"{place}/{name}"
         else:
             relative = f"side/{name}"
@@ -129,7 +129,7 @@ class Writer:
             path = f"{self._root}/tree/{place}"
         make_folder(path)
         if folder:
-            _check_part(folder, "folder")
+            check_part(folder, "folder")
             path += f"/{folder}"
             make_folder(path)
         self._made[place, folder] = path + "/"
@@ -138,7 +138,7 @@ class Writer:
     def _make_side(self, name: str) -> None:
         parts = name.split("/")
         for part in parts:
-            _check_part(part, "file")
+            check_part(part, "file")
         path = f"{self._root}/side"
         for part in parts[:-1]:
             path += f"/{part}"
@@ -159,7 +159,12 @@ def make_folder(path: str) -> None:
             raise DataError(f"{path} is no folder, though only preparations write there. Delete it.") from None
 
 
-def _check_part(name: str, what: str) -> None:
+def check_part(name: str, what: str) -> None:
+    """Let a name pass that stands for one file or folder, and nowhere else.
+
+    Raises:
+        DataError: it does not.
+    """
     if not _PART.fullmatch(name) or (len(name) > _MOST_NAME // 4 and len(os.fsencode(name)) > _MOST_NAME):
         shown = repr(name if len(name) <= 300 else name[:300] + "...")
         raise DataError(f"{shown} is no name for a {what} here (slash, leading dot, control character, or too long).")

@@ -5,13 +5,22 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loguru import logger
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.text import Text
 
 if TYPE_CHECKING:  # importing it would import torch, which preparing data has no use for
@@ -19,6 +28,7 @@ if TYPE_CHECKING:  # importing it would import torch, which preparing data has n
 
 _FORMAT = "<dim>{time:HH:mm:ss}</dim> <level>{level: <7}</level> {message}"
 _COLUMNS = ("epoch", "time", "train loss", "acc1", "acc5", "val loss", "acc1", "acc5")
+_TELL_SECONDS = 30.0
 _WIDTHS = (6, 9, 11, 7, 7, 9, 7, 7)
 
 
@@ -99,6 +109,62 @@ def counting_bytes(console: Console, what: str) -> Iterator[Callable[[int, int, 
             bar.update(task, completed=done, total=total, description=text)
 
         yield show
+
+
+class Bars:
+    """Shows how far each of several works is, one after the other: a bar on a terminal, a line now and then in a log.
+
+    Args:
+        console: from start_console.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def counting(self, what: str) -> AbstractContextManager["Counting"]:
+        """Show (done, total)."""
+        return counting(self._console, what)
+
+    @contextmanager
+    def amounts(self, what: str) -> Iterator[Callable[[int, int, int, int], None]]:
+        """Show files and bytes, and how long it will still take: called with (files, files in all, bytes, bytes in all)."""
+        if not self._console.is_terminal:
+            yield _Amounts(what)
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self._console, transient=True) as bar:
+            task = bar.add_task(what, total=None)
+
+            def show(files: int, all_files: int, size: int, all_bytes: int) -> None:
+                text = f"{what}  {files:,} of {all_files:,} files"
+                bar.update(task, completed=size, total=all_bytes, description=text)
+
+            yield show
+
+    def say(self, text: str) -> None:
+        """Print lines as they are."""
+        print(text, file=sys.stderr, flush=True)
+
+
+class _Amounts:
+    """Tells in a log every half minute, with an estimate of the time that is left."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._start = what, time.monotonic()
+        self._told, self._first = self._start, -1
+
+    def __call__(self, files: int, all_files: int, size: int, all_bytes: int) -> None:
+        """Take the amounts; say them if it is time."""
+        now = time.monotonic()
+        if self._first < 0:
+            self._first = size
+        if now - self._told < _TELL_SECONDS:
+            return
+        self._told = now
+        speed = (size - self._first) / (now - self._start)
+        left = _duration((all_bytes - size) / speed) if speed > 0 else "?"
+        text = f"{self._what}: {files:,} of {all_files:,} files, {size / 2**30:,.2f} of {all_bytes / 2**30:,.2f} GiB"
+        logger.info(f"{text}, {speed / 2**20:,.0f} MiB/s, {left} left")
 
 
 class _Rate:
