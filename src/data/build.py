@@ -179,6 +179,8 @@ def _folder(config: FolderData, split: Split, choose: Choose, threads: int, prog
 def _how_to_get(config: FolderData) -> str:
     if config.name == "fashion_mnist":
         return "Run `make data`, or python -m src.prepare fashion_mnist."
+    if config.name in ("cifar10", "imagenette"):
+        return f"Run python -m src.prepare {config.name}."
     return f"Set data.path (now {config.path}) to the folder that holds train/<class>/ and val/<class>/."
 
 
