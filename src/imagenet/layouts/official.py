@@ -1,4 +1,4 @@
-"""The archives as image-net.org publishes them: train (a tar of class tars), val (flat), the devkit that tells its classes, test."""
+"""The archives as image-net.org publishes them: train (a tar of class tars), val and test (flat), the devkit with val's classes."""
 
 import os
 from collections.abc import Callable, Sequence
