@@ -19,7 +19,7 @@ from src.imagenet.journal import Journal, State, alone_at, read_state, remove_em
 from src.imagenet.layouts.recognise import find_layout
 from src.imagenet.manifest import FOLDER
 from src.imagenet.pieces import Found
-from src.imagenet.plan import Plan, key_of, make_plan, table, target_problems
+from src.imagenet.plan import Plan, key_of, make_plan, table
 from src.imagenet.rows import Rows, remove_unknown
 from src.imagenet.space import size
 from src.imagenet.sums import ReadAhead
@@ -27,7 +27,6 @@ from src.imagenet.writing import STAGE, Writer
 from src.machine import allowed_cpus
 
 IMAGENET = "data/Imagenet"
-DOWNLOADS = "downloads"
 _ORDER = ("fetch", "plan", "extract", "arrange", "index", "verify")
 Progress = Callable[[int, int], None]
 
@@ -87,21 +86,20 @@ def prepare(config: PrepareConfig, *, data_set: str | None, bars: Bars) -> dict[
 
 def _usual_source(data_set: str | None, config: PrepareConfig, target: Path, bars: Bars) -> Path | None:
     """Find or download what a data set's bare name means; None for a dry run that would have to download it."""
-    from src.imagenet.sets.orders import default_order, default_source
+    from src.imagenet.sets.default_source import ORDERS, default_source
 
     assert data_set is not None
     state, _ = read_state(target)
     if state.start is not None and state.start["layout"] == data_set and _is_arranged(state, target):
         return Path(state.start["source"])
-    order = default_order(data_set)
-    beside = [target.absolute().parent / name for name in order.beside]
-    if config.dry_run and not any(path.exists() for path in beside):
+    order = ORDERS[data_set]
+    if config.dry_run and not any((target.absolute().parent / name).exists() for name in order.beside):
         bars.say(f"{order.file.urls[0]} would be downloaded ({size(order.file.bytes)}), and prepared into {target}")
         return None
     made = not target.exists()
     try:
         with alone_at(target), bars.counting(f"downloading {data_set} (bytes)") as progress:
-            return default_source(order, target, target / FOLDER / DOWNLOADS, progress)
+            return default_source(data_set, target, progress)
     except ConfigError:
         if made:
             remove_empty(target)
@@ -128,9 +126,7 @@ def _run(job: _Job) -> dict[str, Any]:
     key = key_of(found, config)
     if _is_arranged(state, target) and state.start is not None and state.start["key"] == key:
         return _finish(job, found)
-    plan = make_plan(found, job.source, target, config, state if state.start and state.start["key"] == key else State())
-    if problems := list(target_problems(target, state, config, key)):
-        raise ConfigError(STAGE, problems)
+    plan = make_plan(found, job.source, target, config, state)
     if config.dry_run or not job.goes_to("extract"):
         for word, text in table(plan, config, job.threads, state):
             job.bars.say(f"{word:<9}{text}")
@@ -147,8 +143,7 @@ def _write_tree(job: _Job, plan: Plan) -> None:
     state, _ = read_state(target)
     if _is_arranged(state, target) and state.start is not None and state.start["key"] == plan.key:
         return  # by the process that was waited for
-    if problems := list(target_problems(target, state, job.config, plan.key)):
-        raise ConfigError(STAGE, problems)
+    make_plan(plan.found, plan.source, target, job.config, state)  # once more: what was waited for may have changed all
     journal = _journal(job, plan, state)
     rows = Rows(target, journal)
     if "extract" not in journal.state.stages:
@@ -293,7 +288,7 @@ def _verified(job: _Job) -> tuple[bool, dict[str, Any]]:
     if config.report is not None:
         where = Path(config.report).expanduser()
         report.write(where)
-    return report.ok, {"verified": config.level, "report": str(where), "counts": report.counts}
+    return report.ok, {"verified": config.level, "report": str(where)}
 
 
 def _is_arranged(state: State, target: Path) -> bool:
