@@ -62,11 +62,12 @@ def make_plan(found: Found, source: Path, target: Path, config: PrepareConfig, s
         ConfigError: with every problem at once.
     """
     key = key_of(found, config)
-    problems = [*_path_problems(source, target), *target_problems(target, state, config, key)]
+    problems = [*_path_problems(source, target), *_target_problems(target, state, config, key)]
     sums, sum_problems = _sums(found, config)
     problems += sum_problems
     owners = _owners(found)
-    left = [unit for unit in found.units if not ((told := state.units.get(unit.name)) and told.done)]
+    done = {name for name, told in state.units.items() if told.done and _is_of(state, key)}
+    left = [unit for unit in found.units if unit.name not in done]
     links = config.link != "copy" and _on_one_disk(target, [unit for unit in left if unit.name not in owners])
     try:
         room = room_at(target, _need(left, owners, links=links))
@@ -90,7 +91,7 @@ def published(target: Path) -> list[str]:
     return [split for split in SPLITS if os.path.lexists(target / split)]
 
 
-def target_problems(target: Path, state: State, config: PrepareConfig, key: str) -> Iterator[Problem]:
+def _target_problems(target: Path, state: State, config: PrepareConfig, key: str) -> Iterator[Problem]:
     """List what makes the target unusable: strangers, and unfinished or finished work on something else."""
     path = nearest_folder(target)
     if not path.is_dir() or (path == target.absolute() and not os.access(target, os.W_OK | os.X_OK)):
@@ -103,7 +104,7 @@ def target_problems(target: Path, state: State, config: PrepareConfig, key: str)
     if strangers:
         fix = f"already holds something else ({_some(strangers)}). Choose a new folder with target=<folder>."
         yield Problem("target", str(target), fix)
-    mine = state.start is not None and state.start["key"] == key
+    mine = _is_of(state, key)
     if "publish" in state.stages or state.start is None:
         there = published(target)
         if there and not mine and config.layout == "auto":
@@ -111,10 +112,12 @@ def target_problems(target: Path, state: State, config: PrepareConfig, key: str)
             fix = f"already holds {', '.join(there)} {origin}. Choose another target, or move that away. To add a split that is "
             yield Problem("target", str(target), fix + "missing, name the layout (layout=...).")
     elif not mine and not config.restart:
-        fix = (
-            f"holds an unfinished preparation of {state.start['source']}, or of it in another state or divided otherwise. "
-        )
+        fix = f"holds an unfinished preparation of {state.start['source']}, or of it in another state or divided otherwise. "
         yield Problem("target", str(target), fix + "Go on with that one, or throw away what it did: restart=true.")
+
+
+def _is_of(state: State, key: str) -> bool:
+    return state.start is not None and state.start["key"] == key
 
 
 def table(plan: Plan, config: PrepareConfig, threads: int, state: State) -> list[tuple[str, str]]:
@@ -133,7 +136,7 @@ def table(plan: Plan, config: PrepareConfig, threads: int, state: State) -> list
     written = room.bytes_needed
     seconds = max(count / _BYTES_A_SECOND if written else 0, files / _FILES_A_SECOND / threads)
     inodes = "no limit" if room.inodes_free is None else f"{room.inodes_free:,} free"
-    done = sum(told.done for told in state.units.values())
+    done = sum(told.done for told in state.units.values()) if _is_of(state, plan.key) else 0
     return [
         ("layout", f"{found.layout} ({'recognised' if config.layout == 'auto' else 'as given'} in {plan.source})"),
         *[("", note) for note in found.notes],

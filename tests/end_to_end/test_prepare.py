@@ -61,14 +61,25 @@ def test_help_names_every_key_and_imports_no_torch() -> None:
 
 def test_every_mistake_of_the_command_line_is_told_at_once(prepare: RunDoor) -> None:
     assert_refused(
-        prepare("fashon_mnist", "tarjet=x", "source=", "more"),
-        "4 problems in the command line:",
-        "data set = 'fashon_mnist': no such data set. Known: fashion_mnist. Did you mean fashion_mnist?",
+        prepare("fashion_mnist", "tarjet=x", "source=", "more"),
+        "3 problems in the command line:",
         "tarjet = 'x': no such key. Known: target, source. Did you mean target?",
         "source: has no value. Type source=<folder>.",
         "more: no such key.",
     )
-    assert_refused(prepare(), "data set: none was named. Type one of: fashion_mnist.")
+    assert_refused(
+        prepare("fashon_mnist", "level=4", "tarjet=x", "more"),
+        "4 problems in the command line:",
+        "data set = 'fashon_mnist': no such data set. Known: fashion_mnist, cifar10, imagenette. Did you mean fashion_mnist?",
+        "level = 4: ",
+        "tarjet = 'x': no such key.",
+        "Did you mean target?",
+        "more: is not of the form key=value.",
+    )
+    assert_refused(
+        prepare(), "source: was not given. Type source=<an archive or a folder>, or name one of: fashion_mnist, cifar10,"
+    )
+    assert_refused(prepare("verify", "source=x"), "source: verify reads only target, level, expect, report, workers.")
 
 
 def test_a_target_that_is_something_else_is_refused(prepare: RunDoor, tmp_path: Path) -> None:
