@@ -18,9 +18,11 @@ from src.imagenet.streams.tree import MOST_MEMBERS
 
 _END, _END64, _LOCATOR = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")
 ENTRY = struct.Struct("<4s6H3L5H2L")
-_EXTRA = struct.Struct("<HH")
+_EXTRA, _LONG = struct.Struct("<HH"), struct.Struct("<Q")
+_MOST_PLACE = 2**62
 _MOST_COMMENT = 2**16
 _BLOCK = 2**22
+_MOST_ENTRY, _LOCAL_SIZE = ENTRY.size + 3 * 2**16, 30
 _ZIP64, _FULL = 1, 0xFFFFFFFF
 _ENCRYPTED = 0x2041  # bits 0, 6 and 13: encrypted, strongly, the directory too
 _METHODS = {0: "stored", 8: "deflate"}
@@ -40,6 +42,7 @@ class Entry(NamedTuple):
         deflated: or as it is.
         at: where its entry stands in the file.
         length: of its entry.
+        names: bytes of its path.
     """
 
     path: str
@@ -50,6 +53,7 @@ class Entry(NamedTuple):
     deflated: bool
     at: int
     length: int
+    names: int
 
 
 def entries(descriptor: int) -> Iterator[Entry]:
@@ -64,12 +68,10 @@ def entries(descriptor: int) -> Iterator[Entry]:
     at, block, found = start, b"", 0
     base = start  # the file's byte at which the block begins
     while at < end:
-        if at + ENTRY.size > base + len(block) or at + _length(block, at - base) > base + len(block):
+        if base + len(block) - at < _MOST_ENTRY and base + len(block) < end:
             base, block = at, os.pread(descriptor, min(_BLOCK, end - at), at)
-            if len(block) < ENTRY.size or _length(block, 0) > len(block):
-                _refuse(f"is damaged: its directory ends within an entry at byte {at:,}")
         entry = parse(block, at - base, at)
-        least = entry.start + 30 + len(entry.path.encode("utf-8", "surrogateescape")) + entry.stored
+        least = entry.start + _LOCAL_SIZE + entry.names + entry.stored
         if least > start:
             _refuse(f"is damaged: {entry.path} should end at byte {least:,}, where the directory at {start:,} has begun")
         extents[0].append(entry.start)
@@ -94,14 +96,20 @@ def parse(block: bytes, offset: int, at: int) -> Entry:
     Raises:
         DataError: what is wrong; the caller names the archive.
     """
+    if len(block) - offset < ENTRY.size:
+        _refuse(f"is damaged: its directory ends within an entry at byte {at:,}")
     magic, _, _, flags, method, _, _, crc, stored, size, names, extras, comment, disk, _, attributes, start = ENTRY.unpack_from(
         block, offset
     )
     if magic != b"PK\1\2":
         _refuse(f"is damaged: no entry of its directory stands at byte {at:,}")
+    length = ENTRY.size + names + extras + comment
+    if offset + length > len(block):
+        _refuse(f"is damaged: its directory ends within an entry at byte {at:,}")
     first = offset + ENTRY.size
     path = block[first : first + names].decode("utf-8", "surrogateescape")
-    _check_path(path)
+    if ".." in path or "\\" in path or "\0" in path or path[:1] in ("/", "") or path[1:2] == ":":
+        _check_path(path)
     if flags & _ENCRYPTED:
         _refuse(f"holds {path}, which is encrypted", "Write it anew without")
     kind = stat.S_IFMT(attributes >> 16)
@@ -112,17 +120,12 @@ def parse(block: bytes, offset: int, at: int) -> Entry:
     if method not in _METHODS:
         _refuse(f"holds {path}, compressed with {_OTHERS.get(method, f'method {method}')}", "Write it anew with deflate")
     if _FULL in (size, stored, start):
-        size, stored, start = _large(block[first + names : first + names + extras], path, size, stored, start)
+        size, stored, start = _large(block[first + names : first + names + extras], path, [size, stored, start])
     if method == 0 and size != stored:
         _refuse(f"holds {path}, which is stored as it is in {stored:,} bytes and should have {size:,}")
     if disk not in (0, 0xFFFF):
         _refuse(f"is one part of several (disk {disk})", "Join them first")
-    return Entry(path, start, stored, size, crc, method == 8, at, ENTRY.size + names + extras + comment)
-
-
-def _length(block: bytes, offset: int) -> int:
-    names, extras, comment = struct.unpack_from("<3H", block, offset + 28)
-    return int(ENTRY.size + names + extras + comment)
+    return Entry(path, start, stored, size, crc, method == 8, at, length, names)
 
 
 def _place(descriptor: int) -> tuple[int, int, int]:
@@ -156,22 +159,24 @@ def _place(descriptor: int) -> tuple[int, int, int]:
     return start, end, count
 
 
-def _large(extras: bytes, path: str, size: int, stored: int, start: int) -> tuple[int, int, int]:
+def _large(extras: bytes, path: str, values: list[int]) -> tuple[int, int, int]:
     """Take what did not fit into 32 bits from the zip64 field, in its fixed order."""
     at = 0
     while at + _EXTRA.size <= len(extras):
         tag, length = _EXTRA.unpack_from(extras, at)
+        at += _EXTRA.size
         if tag == _ZIP64:
-            field = extras[at + _EXTRA.size : at + _EXTRA.size + length]
-            wanted = [value == _FULL for value in (size, stored, start)]
-            if len(field) < 8 * sum(wanted):
-                break
-            values = iter(struct.unpack_from(f"<{sum(wanted)}Q", field))
-            size, stored, start = (next(values) if large else old for large, old in zip(wanted, (size, stored, start), strict=True))
-            if max(size, stored, start) >= 2**62:
-                break
-            return size, stored, start
-        at += _EXTRA.size + length
+            for place, value in enumerate(values):
+                if value == _FULL:
+                    if length < 8 or at + 8 > len(extras):
+                        break
+                    values[place] = _LONG.unpack_from(extras, at)[0]
+                    at, length = at + 8, length - 8
+            else:
+                if max(values) < _MOST_PLACE:
+                    return values[0], values[1], values[2]
+            break
+        at += length
     _refuse(f"is damaged: {path} lacks its zip64 sizes")
 
 

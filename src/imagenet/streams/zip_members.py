@@ -25,8 +25,6 @@ def entry_at(descriptor: int, at: int) -> Entry:
     block = os.pread(descriptor, _FIRST_TRY, at)
     if len(block) >= ENTRY.size and sum(struct.unpack_from("<3H", block, 28)) + ENTRY.size > len(block):
         block = os.pread(descriptor, ENTRY.size + 3 * 2**16, at)
-    if len(block) < ENTRY.size:
-        raise DataError(f"became shorter: no entry stands at byte {at:,}. Start again.")
     return parse(block, 0, at)
 
 
@@ -37,8 +35,7 @@ def read_member(descriptor: int, entry: Entry) -> bytes:
         DataError: its sum, size or header is wrong; the caller names the archive.
         OSError: it cannot be read.
     """
-    names = len(entry.path.encode("utf-8", "surrogateescape"))
-    block = os.pread(descriptor, _LOCAL.size + names + _EXTRA_GUESS + entry.stored, entry.start)
+    block = os.pread(descriptor, _LOCAL.size + entry.names + _EXTRA_GUESS + entry.stored, entry.start)
     at = _data_at(block, entry)
     data = block[at : at + entry.stored]
     if len(data) < entry.stored:
@@ -63,8 +60,7 @@ def member_blocks(descriptor: int, entry: Entry) -> Iterator[bytes]:
         DataError: as read_member; a wrong sum shows at the end.
         OSError: it cannot be read.
     """
-    names = len(entry.path.encode("utf-8", "surrogateescape"))
-    at = entry.start + _data_at(os.pread(descriptor, _LOCAL.size + names + 2**16, entry.start), entry)
+    at = entry.start + _data_at(os.pread(descriptor, _LOCAL.size + entry.names + 2**16, entry.start), entry)
     end, crc, made = at + entry.stored, 0, 0
     inflater = zlib.decompressobj(wbits=-15)
     while at < end:
