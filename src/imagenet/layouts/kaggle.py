@@ -84,7 +84,7 @@ def _told(root: Path, source: Path, problems: list[Problem]) -> str:
         return f"{SOLUTION}, checked against {MAPPING}" if (root / MAPPING).is_file() else SOLUTION
     folder = root / ANNOTATIONS
     if not folder.is_dir() or not any(name.endswith(".xml") for name in os.listdir(folder)):
-        fix = f"nothing tells the classes of the validation images. Put {SOLUTION} there (it comes with Kaggle's zip), or {ANNOTATIONS}/."
+        fix = f"nothing tells the classes of the validation images. Put {SOLUTION} there (from Kaggle's zip), or {ANNOTATIONS}/."
         problems.append(Problem("source", str(root), fix))
     return f"{ANNOTATIONS}/*.xml"
 
