@@ -7,6 +7,7 @@ interrupted command.
 """
 
 import json
+import os
 import re
 import sys
 import time
@@ -31,8 +32,10 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
-def answer(**result: object) -> int:
-    """Print the result of a command as one line of JSON; the command's exit code 0."""
+def answer(*, dry_run: bool = False, **result: object) -> int:
+    """Print the result of a command as one line of JSON, whose status is that of a dry run if it was one; the command's exit code 0."""
+    if dry_run:
+        result["status"] = "dry run"
     sys.stdout.write(json.dumps(result, default=str) + "\n")
     sys.stdout.flush()
     return 0
@@ -48,7 +51,7 @@ class CallError(FailedError):
 
 
 class Cloud:
-    """Calls of one region. `region=None`: that of the environment or of ~/.aws/config."""
+    """Calls of one region. `region=None`: that of the environment, of ~/.aws/config, or of the instance that this is."""
 
     def __init__(self, *, region: str | None, dry_run: bool) -> None:
         self.region, self.dry_run = region, dry_run
@@ -135,7 +138,7 @@ class Cloud:
                 hint = "Credentials come from your own chain: `aws configure`, `aws configure sso`, AWS_PROFILE, a role."
                 raise FailedError(f"{name}: {why}. {hint}") from None
             except exceptions.NoRegionError:
-                raise FailedError(f"{name}: no region is known. Type --region us-east-1, or set AWS_REGION.") from None
+                raise FailedError(f"{name}: no region is known. Type --region us-east-1, or set AWS_DEFAULT_REGION.") from None
             except (exceptions.ParamValidationError, exceptions.ProfileNotFound) as error:
                 raise FailedError(f"{name}: {error}") from None
             except (exceptions.BotoCoreError, OSError) as error:
@@ -151,8 +154,17 @@ class Cloud:
             config = Config(
                 retries={"mode": "standard", "total_max_attempts": _ATTEMPTS if repeat else 1}, connect_timeout=10, read_timeout=60
             )
-            self._clients[key] = boto3.client(service, region_name=self.region, config=config)
+            region = self.region or boto3.Session().region_name or os.environ.get("AWS_REGION") or _region_of_instance()
+            self._clients[key] = boto3.client(service, region_name=region, config=config)
         return self._clients[key]
+
+
+def _region_of_instance() -> str | None:
+    """The region of the instance that this is, by its metadata service; None: it is none."""
+    from botocore.utils import InstanceMetadataRegionFetcher
+
+    region: str | None = InstanceMetadataRegionFetcher(timeout=1, num_attempts=1).retrieve_region()
+    return region
 
 
 def api_name(operation: str) -> str:

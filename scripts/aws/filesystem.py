@@ -44,7 +44,7 @@ def format_volume(options: Namespace) -> int:
         say("The device cannot be looked at: it would be, and refused if it held anything.")
     elif _is_ours(machine, device, volume_id, marker):
         _forget(marker, dry_run=options.dry_run)
-        return answer(status="exists", volume=volume_id, device=device, uuid=uuid_of(volume_id))
+        return answer(dry_run=options.dry_run, status="exists", volume=volume_id, device=device, uuid=uuid_of(volume_id))
     elif not _began_empty(marker, device, volume_id):
         if problems := why_not_empty(machine, device):
             fix = "only an empty one is formatted. Does it hold your data, type `volume mount`; else create another."
@@ -57,7 +57,7 @@ def format_volume(options: Namespace) -> int:
     if not options.dry_run:
         _check(machine, device, volume_id, options)
         _forget(marker, dry_run=False)
-    return answer(status="formatted", volume=volume_id, device=device, uuid=uuid_of(volume_id))
+    return answer(dry_run=options.dry_run, status="formatted", volume=volume_id, device=device, uuid=uuid_of(volume_id))
 
 
 def volume_id_of(options: Namespace) -> str:

@@ -36,7 +36,14 @@ def mount(options: Namespace) -> int:
             raise FailedError(f"{at}: mount ended well, but {device} is not there. Look at {fstab}.")
     if options.owner:
         machine.run(["chown", f"{options.owner}:", str(at)])
-    return answer(status="exists" if mounted else "mounted", volume=volume_id, device=device, at=at, uuid=found["UUID"])
+    return answer(
+        dry_run=options.dry_run,
+        status="exists" if mounted else "mounted",
+        volume=volume_id,
+        device=device,
+        at=at,
+        uuid=found["UUID"],
+    )
 
 
 def unmount(options: Namespace) -> int:
@@ -47,7 +54,7 @@ def unmount(options: Namespace) -> int:
     device = wait_for_device(volume_id, xen_name=options.device_name, at_most=0, dry_run=options.dry_run)
     at = mounts_of(device) if device.exists() else ["<where it is mounted>"]
     unmount_device(machine, device)
-    return answer(status="unmounted" if at else "exists", volume=volume_id, device=device, at=at)
+    return answer(dry_run=options.dry_run, status="unmounted" if at else "exists", volume=volume_id, device=device, at=at)
 
 
 def unmount_device(machine: Machine, device: Path) -> None:

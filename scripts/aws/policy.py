@@ -12,6 +12,7 @@ from scripts.aws.calls import NAME_TAG
 
 # Every one has ACTIONS: the actions of the calls that it makes.
 MODULES = ("volume_life", "snapshot", "status", "instance", "setup")
+_TAGGING = "ec2:CreateTags"
 _READING = ("Describe", "Get", "List")
 # Only on what has our tag, whoever made the rest of the account. Creating has nothing yet that could have one.
 _ON_TAGGED = ("AttachVolume", "DetachVolume", "DeleteVolume", "StopInstances", "StartInstances", "TerminateInstances")
@@ -44,11 +45,17 @@ def policy(wanted: Iterable[str]) -> dict[str, Any]:
     names = sorted(set(wanted))
     reading = [name for name in names if name.partition(":")[2].startswith(_READING)]
     tagged = [name for name in names if name.partition(":")[2] in _ON_TAGGED]
-    rest = [name for name in names if name not in reading and name not in tagged]
-    condition = {"StringLike": {f"aws:ResourceTag/{NAME_TAG}": "*"}}
+    making = [name for name in names if name not in (*reading, *tagged, _TAGGING)]
+    ours = {"StringLike": {f"aws:ResourceTag/{NAME_TAG}": "*"}}
     statements: list[dict[str, Any]] = [
         {"Sid": "Look", "Effect": "Allow", "Action": reading, "Resource": "*"},
-        {"Sid": "Make", "Effect": "Allow", "Action": rest, "Resource": "*"},
-        {"Sid": "ChangeOurs", "Effect": "Allow", "Action": tagged, "Resource": "*", "Condition": condition},
+        {"Sid": "Make", "Effect": "Allow", "Action": making, "Resource": "*"},
+        {"Sid": "ChangeOurs", "Effect": "Allow", "Action": tagged, "Resource": "*", "Condition": ours},
     ]
+    if _TAGGING in names:  # what could tag anything could make anything ours, and then delete it
+        creating = {"StringEquals": {"ec2:CreateAction": [name.partition(":")[2] for name in making]}}
+        statements += [
+            {"Sid": "TagWhatIsMade", "Effect": "Allow", "Action": [_TAGGING], "Resource": "*", "Condition": creating},
+            {"Sid": "TagOurs", "Effect": "Allow", "Action": [_TAGGING], "Resource": "*", "Condition": ours},
+        ]
     return {"Version": "2012-10-17", "Statement": [statement for statement in statements if statement["Action"]]}

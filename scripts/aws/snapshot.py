@@ -14,7 +14,7 @@ from scripts.aws import volumes
 from scripts.aws.calls import NAME_TAG, Answer, CallError, Cloud, answer, named, say, tags_of, wait_until
 from scripts.aws.commands import Machine, need_root
 from scripts.aws.devices import find_device, in_use, mounts_of
-from scripts.aws.errors import AnswerLostError, refuse
+from scripts.aws.errors import AnswerLostError, FailedError, refuse
 from scripts.aws.filesystem import last_written
 from scripts.aws.mounting import unmount_device
 
@@ -38,7 +38,7 @@ def snapshot(options: Namespace) -> int:
         chosen = _create(cloud, volume)
     snapshot_id = chosen["SnapshotId"]
     if cloud.dry_run:
-        return answer(status="dry run", volume=volume_id, snapshot=snapshot_id)
+        return answer(dry_run=True, volume=volume_id, snapshot=snapshot_id)
     if options.no_wait:
         return answer(status=chosen["State"], volume=volume_id, snapshot=snapshot_id)
     wait_for_snapshot(cloud, snapshot_id, every=options.poll_seconds, at_most=options.wait_seconds)
@@ -114,7 +114,7 @@ def _covering(cloud: Cloud, volume: Answer, written: datetime | None) -> Answer 
 def _create(cloud: Cloud, volume: Answer) -> Answer:
     """CreateSnapshot knows no token: a request whose answer was lost is not repeated; what it made is looked for."""
     volume_id = volume["VolumeId"]
-    name: str = tags_of(volume).get(NAME_TAG, volume_id)
+    name = tags_of(volume).get(NAME_TAG, str(volume_id))
     tags = [{"ResourceType": "snapshot", "Tags": named(name)}]
     pretend: dict[str, Any] = {"SnapshotId": "snap-00000000000000000", "State": "pending"}
     before = {one["SnapshotId"] for one in volumes.snapshots_of(cloud, volume_id)}

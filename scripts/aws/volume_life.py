@@ -55,7 +55,7 @@ def create(options: Namespace) -> int:
     if not new:
         _same(volume, arguments)
     wait_for_state(cloud, volume["VolumeId"], "available", "in-use", options=options)
-    return answer(status="created" if new else "exists", volume=volume["VolumeId"], name=options.name)
+    return answer(dry_run=options.dry_run, status="created" if new else "exists", volume=volume["VolumeId"], name=options.name)
 
 
 def attach(options: Namespace) -> int:
@@ -63,7 +63,7 @@ def attach(options: Namespace) -> int:
     cloud = Cloud.of(options)
     volume = volumes.wanted(cloud, options)
     attach_to(cloud, volume, options.instance, options=options)
-    return answer(status="attached", volume=volume["VolumeId"], instance=options.instance)
+    return answer(dry_run=options.dry_run, status="attached", volume=volume["VolumeId"], instance=options.instance)
 
 
 def attach_to(cloud: Cloud, volume: Answer, instance_id: str, *, options: Namespace) -> None:
@@ -118,7 +118,7 @@ def detach(options: Namespace) -> int:
             if error.code != "IncorrectState":  # it was detached in between
                 raise
     wait_for_state(cloud, volume_id, "available", options=options)
-    return answer(status="detached", volume=volume_id)
+    return answer(dry_run=options.dry_run, status="detached", volume=volume_id)
 
 
 def delete(options: Namespace) -> int:
@@ -127,7 +127,7 @@ def delete(options: Namespace) -> int:
     volume = volumes.describe(cloud, options.volume_id) if options.volume_id else volumes.find(cloud, options.name)
     if volume is None:
         say("AWS knows no such volume (any more): nothing to delete.")
-        return answer(status="gone", volume=options.volume_id or options.confirm)
+        return answer(dry_run=options.dry_run, status="gone", volume=options.volume_id or options.confirm)
     volume_id = volume["VolumeId"]
     problems = []
     if options.confirm != volume_id:
@@ -157,7 +157,7 @@ def delete(options: Namespace) -> int:
             every=options.poll_seconds,
             at_most=options.wait_seconds,
         )
-    return answer(status="deleted", volume=volume_id, snapshot=covered)
+    return answer(dry_run=options.dry_run, status="deleted", volume=volume_id, snapshot=covered)
 
 
 def wait_for_state(cloud: Cloud, volume_id: str, *states: str, options: Namespace) -> None:

@@ -30,7 +30,7 @@ def warm(options: Namespace) -> int:
     device = wait_for_device(volume_id, xen_name=options.device_name, at_most=0, dry_run=options.dry_run)
     if options.dry_run:
         sys.stdout.write(f"would read {device} from {options.from_gib} GiB to its end, {options.threads} blocks at a time\n")
-        return answer(status="dry run", volume=volume_id)
+        return answer(dry_run=True, volume=volume_id)
     size, begun = size_of(device), time.monotonic()
     start = min(int(options.from_gib * _GIB), size)
     reading = Reading(device, start, size)
