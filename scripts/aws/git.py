@@ -11,10 +11,23 @@ from scripts.aws.account import Account
 from scripts.aws.calls import say
 from scripts.aws.errors import FailedError
 
-# Nobody is there to type a password; no housekeeping that goes on after git has ended.
-_VARIABLES = {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
-_SETTINGS = ("-c", "gc.auto=0", "-c", "maintenance.auto=false", "-c", "core.quotePath=false", "-c", "advice.detachedHead=false")
-_AUTHOR = ("-c", "user.name=instance setup", "-c", "user.email=setup@localhost", "-c", "commit.gpgSign=false")
+# No housekeeping that goes on after git has ended; whole names.
+_SETTINGS = {
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+    "core.quotePath": "false",
+    "advice.detachedHead": "false",
+    "commit.gpgSign": "false",
+    "user.name": "instance setup",
+    "user.email": "setup@localhost",
+}
+VARIABLES = {
+    "GIT_TERMINAL_PROMPT": "0",  # nobody is there to type a password
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_CONFIG_COUNT": str(len(_SETTINGS)),
+    **{f"GIT_CONFIG_KEY_{number}": key for number, key in enumerate(_SETTINGS)},
+    **{f"GIT_CONFIG_VALUE_{number}": value for number, value in enumerate(_SETTINGS.values())},
+}
 _AT_ONCE = 500  # paths in one command line
 _UNFINISHED = {
     "MERGE_HEAD": "a merge",
@@ -45,7 +58,7 @@ class Repository:
 
     def ask(self, *arguments: str, **variables: str) -> str | None:
         """Ask git; None where it answers with an error."""
-        return self.account.ask(self._command(arguments), variables={**_VARIABLES, **variables})
+        return self.account.ask(self._command(arguments), variables={**VARIABLES, **variables})
 
     def must(self, *arguments: str, **variables: str) -> str:
         """Ask git what it must be able to answer.
@@ -60,7 +73,7 @@ class Repository:
 
     def run(self, *arguments: str, **variables: str) -> str:
         """Change something, as Account.run."""
-        return self.account.run(self._command(arguments), variables={**_VARIABLES, **variables}).strip("\n")
+        return self.account.run(self._command(arguments), variables={**VARIABLES, **variables}).strip("\n")
 
     def commit_of(self, name: str) -> str | None:
         """Return the id of a commit, or None where there is no such."""
@@ -100,7 +113,7 @@ class Repository:
     def commit_tree(self, tree: str, parents: Sequence[str]) -> str:
         """Return a new commit of a tree that no branch knows yet."""
         words = [word for parent in parents for word in ("-p", parent)]
-        return self.run(*_AUTHOR, "commit-tree", "-m", "Local changes, kept by instance setup", *words, tree)
+        return self.run("commit-tree", "-m", "Local changes, kept by instance setup", *words, tree)
 
     def begin(self, move: Move | None = None) -> None:
         """Note that git is at work here, and from a certain point where to."""
@@ -119,6 +132,11 @@ class Repository:
         if self.account.dry_run:
             return
         self._journal.unlink(missing_ok=True)
+
+    def give_up(self) -> None:
+        """After an error: forget it, unless the folder is half way."""
+        if self._journal.exists() and not json.loads(self._journal.read_text())["move"]:
+            self.end()
 
     def finish_interrupted(self) -> None:
         """End what a killed set-up had begun, and remove the locks that its git has left. The set-up's own lock must be held."""
@@ -181,4 +199,4 @@ class Repository:
         return [path for path in words if path.endswith("/")]
 
     def _command(self, arguments: Sequence[str]) -> list[str]:
-        return ["git", *_SETTINGS, "-C", str(self.folder), *arguments]
+        return ["git", "-C", str(self.folder), *arguments]

@@ -22,7 +22,7 @@ from pathlib import Path
 from scripts.aws.account import Account
 from scripts.aws.calls import say
 from scripts.aws.errors import FailedError, Problem, RefusedError, refuse
-from scripts.aws.git import Move, Repository
+from scripts.aws.git import VARIABLES, Move, Repository
 from scripts.aws.rescue import back_up
 
 LOCAL_CHANGES = ("refuse", "keep", "merge", "back-up", "reset")
@@ -84,17 +84,26 @@ def put_in_place(folder: Path, wanted: Wanted, choice: str, account: Account) ->
     if under_way:
         raise refuse(_WHERE, str(folder), None, f"{under_way} is under way there. End or abort it (`git status` tells how).")
     repository.begin()
-    _fetch(repository, wanted)
+    try:
+        _fetch(repository, wanted)
+        _bring(repository, wanted, choice)
+    except (RefusedError, FailedError):
+        repository.give_up()
+        raise
+    repository.end()
+    return repository.must("rev-parse", "HEAD")
+
+
+def _bring(repository: Repository, wanted: Wanted, choice: str) -> None:
+    """Go to what is wanted, by the choice where there are local changes."""
     branch, target = _target(repository, wanted)
     changes = local_changes(repository, branch, target)
     if changes:
         _deal_with(changes, repository, branch, target, choice)
-    elif account.dry_run:
-        say(f"{folder}: would go to {target[:12]} ({branch or 'detached'}), or what the origin has by then")
+    elif repository.account.dry_run:
+        say(f"{repository.folder}: would go to {target[:12]} ({branch or 'detached'}), or what the origin has by then")
     elif repository.must("rev-parse", "HEAD") != target or repository.branch != branch:
         repository.go(Move(target, f"{target}^{{tree}}", branch))
-    repository.end()
-    return repository.must("rev-parse", "HEAD")
 
 
 def local_changes(repository: Repository, branch: str | None, target: str) -> LocalChanges:
@@ -115,10 +124,10 @@ def _clone(folder: Path, wanted: Wanted, account: Account) -> None:
     if partial.exists() and not account.dry_run:
         shutil.rmtree(partial)
     account.run(["mkdir", "--parents", str(folder.parent)])
-    git = ["git", "-c", "advice.detachedHead=false", "clone", "--quiet", "--recurse-submodules"]
+    git = ["git", "clone", "--quiet", "--recurse-submodules"]
     account.run(
         [*git, *(["--branch", wanted.branch] if wanted.branch else []), "--", wanted.url, str(partial)],
-        variables={"GIT_TERMINAL_PROMPT": "0"},
+        variables=VARIABLES,
         shown=True,
     )
     if not account.dry_run:
@@ -209,10 +218,7 @@ def _merged(repository: Repository, mine: str, target: str) -> str:
     repository.run("worktree", "add", "--quiet", "--detach", str(beside), mine)
     try:
         tree = Repository(beside, repository.account)
-        if (
-            tree.ask("-c", "user.name=instance setup", "-c", "user.email=setup@localhost", "merge", "--quiet", "--no-edit", target)
-            is None
-        ):
+        if tree.ask("merge", "--quiet", "--no-edit", target) is None:
             conflicts = tree.must("diff", "--name-only", "--diff-filter=U").splitlines()
             if not conflicts:
                 raise FailedError(f"git merge {target} failed in {beside}")
@@ -220,7 +226,6 @@ def _merged(repository: Repository, mine: str, target: str) -> str:
                 f"your changes and {target[:12]} contradict each other in {', '.join(conflicts)}. Nothing was changed. "
                 "Merge by hand, or type --local-changes keep, back-up or reset."
             )
-            repository.end()
             raise RefusedError(_WHERE, [Problem(str(repository.folder), None, fix)])
         return tree.must("rev-parse", "HEAD")
     finally:

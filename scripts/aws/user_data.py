@@ -9,6 +9,7 @@ from scripts.aws.errors import refuse
 
 LIMIT = 16384  # bytes, before base64: EC2 User Guide, "Run commands when you launch an EC2 instance"
 _TEMPLATE = Path(__file__).parent / "user_data.sh"
+_KIND = "#cloud-boothook\n"  # cloud-init takes this line away
 _PLACE = re.compile(r"^@VALUES@$", re.MULTILINE)
 
 
@@ -33,7 +34,8 @@ def user_data(options: Namespace, *, volume_id: str | None, region: str | None) 
     }
     lines = [f"{name}={shlex.quote(value)}" for name, value in values.items()]
     lines.append(f"SETUP=({shlex.join(setup_arguments(options, folder, volume_id=volume_id, region=region))})")
-    text = _PLACE.sub(lambda _: "\n".join(lines), _TEMPLATE.read_text(), count=1)
+    lines.insert(-1, "# shellcheck disable=SC2016,SC2054 # words as they were typed")
+    text = _KIND + _PLACE.sub(lambda _: "\n".join(lines), _TEMPLATE.read_text(), count=1)
     if len(text.encode()) > LIMIT:
         fix = f"makes user data of {len(text.encode())} bytes, and EC2 takes {LIMIT}. Put it into a script of the repository."
         raise refuse("instance launch", "the training's command", None, fix)

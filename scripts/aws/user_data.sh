@@ -1,9 +1,8 @@
-#cloud-boothook
 #!/bin/bash
 # User data of `python -m scripts.aws instance launch`. Anybody on the instance can read it: no key stands here, nor may one.
 #
-# cloud-init runs a boothook at every boot, unlike a user-data script, which runs once and is never ended when an interruption cuts it
-# short. It must not hold the boot up: it only writes a unit, and lets systemd do the work beside it. When the work is done, a file
+# cloud-init runs a boothook at every boot, unlike a user-data script, which runs once, and never again when an interruption cut
+# it short. It must not hold the boot up: it only writes a unit, and lets systemd do the work beside it. When the work is done, a file
 # says so, and all of this is over: the volume is in fstab, the training is a service of its own.
 set -euo pipefail
 umask 022
