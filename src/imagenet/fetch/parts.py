@@ -124,6 +124,7 @@ class _Work:
                     os.close(descriptor)
         if self._error is not None:
             raise self._error
+        progress(self._done, self._offer.bytes)
 
     def _labour(self) -> None:
         try:
