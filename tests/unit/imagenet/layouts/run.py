@@ -18,7 +18,7 @@ def found_in(source: Path, *settings: str) -> Found:
 
 
 def tree_of(found: Found, side: Path, start: int = 0) -> dict[str, bytes]:
-    """Path in the target to bytes, with flat validation images in their classes' folders; each unit from piece number `start` on."""
+    """Path in the target to bytes, flat validation images in their classes' folders; of each unit from piece number `start` on."""
     tree: dict[str, bytes] = {}
     flat: dict[str, bytes] = {}
     for unit in found.units:
