@@ -54,7 +54,12 @@ class Repository:
 
     def __init__(self, folder: Path, account: Account) -> None:
         self.folder, self.account = folder, account
-        self._journal = folder / ".git" / "imagenet-trainer-at-work.json"
+        self._journal = self.own_folder / "imagenet-trainer-at-work.json"
+
+    @property
+    def own_folder(self) -> Path:
+        """Git's own folder: .git, or for a submodule or a linked work tree where the file .git says."""
+        return Path(self.must("rev-parse", "--absolute-git-dir"))
 
     def ask(self, *arguments: str, **variables: str) -> str | None:
         """Ask git; None where it answers with an error."""
@@ -87,8 +92,9 @@ class Repository:
 
     def unfinished(self) -> str | None:
         """What somebody has begun here and not ended: a merge, a rebase, ..."""
+        own = self.own_folder
         for name, words in _UNFINISHED.items():
-            if (self.folder / ".git" / name).exists():
+            if (own / name).exists():
                 return words
         return "a merge with conflicts" if self.must("ls-files", "--unmerged") else None
 
@@ -100,7 +106,7 @@ class Repository:
 
     def snapshot(self) -> str:
         """Return a commit of all files as they lie there, on top of HEAD; neither files nor index nor HEAD change."""
-        own_index = self.folder / ".git" / "imagenet-trainer-index"
+        own_index = self.own_folder / "imagenet-trainer-index"
         own_index.unlink(missing_ok=True)
         variables = {"GIT_INDEX_FILE": str(own_index)}
         self.run("read-tree", "HEAD", **variables)
@@ -143,7 +149,7 @@ class Repository:
         if not self._journal.exists() or self.account.dry_run:
             return
         begun = self._journal.stat().st_mtime
-        for lock in [*(self.folder / ".git").glob("*.lock"), *(self.folder / ".git" / "refs").rglob("*.lock")]:
+        for lock in [*self._journal.parent.glob("*.lock"), *(self._journal.parent / "refs").rglob("*.lock")]:
             if lock.stat().st_mtime >= begun - 1:
                 lock.unlink(missing_ok=True)
         stored = json.loads(self._journal.read_text())["move"]
