@@ -15,7 +15,7 @@ from typing import NamedTuple
 from loguru import logger
 
 from src.config import ConfigError, Problem
-from src.files import sync_folder, write_atomically
+from src.files import remove_leftovers, sync_folder, write_atomically
 from src.imagenet.classes import CLASSES_FILE, write_classes
 from src.imagenet.journal import Journal
 from src.imagenet.manifest import FOLDER, line_of, read_manifest, write_manifest
@@ -71,6 +71,8 @@ def clear_away(target: Path) -> None:
 
     The manifest, the journal and the report stay.
     """
+    for folder in (target, target / FOLDER):
+        remove_leftovers(folder)
     for name in ("tree", "side", "rows"):
         try:
             remove_tree(target / FOLDER / name)

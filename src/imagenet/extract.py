@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -17,8 +18,8 @@ from src.imagenet.sums import ReadAhead
 from src.imagenet.writing import STAGE, DuplicateError, Writer
 
 Amounts = Callable[[int, int, int, int], None]  # files done, files, bytes done, bytes
-_OFFER_BYTES, _OFFER_PIECES = 2**26, 5_000  # of one unit, between two offers to the journal
-_SYNC_SECONDS = 2.0  # at least between two syncs, while units are being extracted
+_OFFER_BYTES, _OFFER_PIECES = 2**26, 1_000  # of one unit, between two offers to the journal
+_SHORTEST_PAUSE, _LONGEST_PAUSE, _PAUSE_PER_SYNC = 0.05, 5.0, 10  # seconds between two syncs: ten times what the last one took
 _LOOK_SECONDS = 0.25
 
 
@@ -144,14 +145,17 @@ class Extraction:
 
     def _note_always(self) -> None:
         """Note what is offered, in one sync for all that came since the last."""
+        pause = _SHORTEST_PAUSE
         try:
             while True:
                 self._news.wait()
                 self._news.clear()
-                closed = self._closed.wait(_SYNC_SECONDS)
+                closed = self._closed.wait(pause)
                 with self._lock:
                     offers, self._offers = self._offers, {}
+                began = time.monotonic()
                 self._note(offers)
+                pause = min(max(_PAUSE_PER_SYNC * (time.monotonic() - began), _SHORTEST_PAUSE), _LONGEST_PAUSE)
                 if closed:
                     return
         except OSError as error:

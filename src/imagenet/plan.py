@@ -202,7 +202,7 @@ def _sums(found: Found, config: PrepareConfig) -> tuple[list[Archive], list[Prob
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             return [], [Problem("checksum", config.checksum, f"cannot be read as md5sum's output ({reason}). auto | off | <file>.")]
-        archives = [archive._replace(md5=given.get(archive.path.name)) for archive in found.archives]
+        archives = [archive._replace(md5=given.get(archive.path.name), bytes=None) for archive in found.archives]
         if not any(archive.md5 for archive in archives):
             names = _some(sorted(archive.path.name for archive in found.archives)) or "no archive"
             problems.append(Problem("checksum", config.checksum, f"names none of the source's archives ({names})."))
