@@ -12,10 +12,11 @@ from src.config import Config, load
 from src.config.compose import compose_tree
 from src.config.lr_finder import FinderConfig, load_finder
 from src.config.overrides import CONF_DIR, groups
+from src.config.prepare import PrepareConfig, load_prepare
 from src.config.problems import known_keys
 from src.config.writer import WriterConfig, load_writer
 
-OF_OTHER_DOORS = {CONF_DIR / "ffcv_writer.yaml", CONF_DIR / "lr_finder.yaml"}
+OF_OTHER_DOORS = {CONF_DIR / "ffcv_writer.yaml", CONF_DIR / "lr_finder.yaml", CONF_DIR / "prepare.yaml"}
 FILES = sorted({*CONF_DIR.glob("**/*.yaml")} - OF_OTHER_DOORS)
 CHOICES = [(group, choice) for group, choices in groups().items() for choice in choices]
 WHOLE_TREE = sorted(groups().keys() - Config.model_fields.keys())  # experiment and debug speak of every group
@@ -99,3 +100,11 @@ def test_every_key_of_the_finder_has_its_default_in_its_file() -> None:
     assert lines.startswith("# python -m src.lr_finder ")
     assert set(yaml.safe_load(lines)) == set(FinderConfig.model_fields)
     assert load_finder([]).ranges == ((1e-7, 10.0, 100),)
+
+
+def test_preparing_has_one_commented_default_a_key() -> None:
+    lines = (CONF_DIR / "prepare.yaml").read_text()
+    assert load_prepare([]).model_dump() == yaml.safe_load(lines)
+    assert set(yaml.safe_load(lines)) == set(PrepareConfig.model_fields)
+    assert not any(field.is_required() is False for field in PrepareConfig.model_fields.values())
+    assert all(" # " in line for line in lines.splitlines()[1:])
