@@ -7,7 +7,6 @@ from typing import NamedTuple
 from loguru import logger
 
 from src.config import ConfigError, Problem
-from src.imagenet.journal import read_state
 from src.imagenet.layouts import cifar10, imagenette
 from src.imagenet.manifest import FOLDER
 from src.imagenet.sets.download import Published, download
@@ -53,15 +52,12 @@ def default_source(name: str, target: Path, progress: Callable[[int, int], None]
         progress: called with bytes (done, total) of the download.
 
     Returns:
-        The archive or folder. Of a target that is complete already, what it was made from: that may be gone.
+        The archive or folder.
 
     Raises:
         ConfigError: it cannot be had; says what to type.
         OSError: the download cannot be written.
     """
-    state, _ = read_state(target)
-    if state.start is not None and "publish" in state.stages:
-        return Path(state.start["source"])
     order, parent = ORDERS[name], target.absolute().parent
     for candidate in order.beside:
         if (parent / candidate).exists():

@@ -100,7 +100,7 @@ def read_class(path: str, name: str, leftovers: Leftovers) -> ClassFolder:
                 relative = f"{below}{entry.name}"
                 if entry.is_dir():
                     real = os.path.realpath(entry.path)
-                    if real in above:
+                    if any(f"{one}/".startswith(f"{real}/") for one in above):
                         leftovers.unusable.add(f"{entry.path} (a link to a folder that it lies in)")
                     else:
                         waiting.append((f"{relative}/", (*above, real)))

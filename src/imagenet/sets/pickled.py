@@ -6,6 +6,7 @@ Format: the standard library's pickletools, whose parser is used, and numpy's nd
 """
 
 import io
+import math
 import pickletools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -138,4 +139,7 @@ def _array(value: _Unfinished) -> NDArray[np.uint8]:
         raise ValueError("holds an array of something else than bytes, row by row")
     # Python 2's strings are text to the parser, a character a byte.
     raw = data.encode("latin-1") if isinstance(data, str) else _of(data, bytes)
-    return np.frombuffer(raw, np.uint8).reshape([_of(length, int) for length in _of(shape, tuple)])
+    lengths = [_of(length, int) for length in _of(shape, tuple)]
+    if min(lengths, default=-1) < 0 or math.prod(lengths) != len(raw):
+        raise ValueError(f"holds {len(raw):,} bytes for an array of the shape {shape}")
+    return np.frombuffer(raw, np.uint8).reshape(lengths)

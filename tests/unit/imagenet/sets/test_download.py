@@ -1,0 +1,154 @@
+"""Downloads from a server on this machine: broken off, gone on with, of another content, not there at all."""
+
+import hashlib
+import http.server
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from src.config import ConfigError
+from src.imagenet.sets import download as module
+from src.imagenet.sets.default_source import ORDERS, default_source
+from src.imagenet.sets.download import Published, download
+
+DATA = bytes(range(256)) * 4096  # 1 MiB
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves DATA; breaks off each answer after `most` bytes."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.most, self.ranges, self.data, self.status = len(DATA), True, DATA, 0
+        self.asked: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/set.tgz"
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.headers["Range"])
+        if self.server.status:
+            self.send_error(self.server.status)
+            return
+        match = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
+        start = int(match[1]) if match and self.server.ranges else 0
+        rest = self.server.data[start:]
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(self.server.data) - 1}/{len(self.server.data)}")
+        self.send_header("Content-Length", str(len(rest)))
+        self.end_headers()
+        self.wfile.write(rest[: self.server.most])
+        if len(rest) > self.server.most:
+            self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(module, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def published(*urls: str) -> Published:
+    return Published(urls, hashlib.md5(DATA).hexdigest(), len(DATA))
+
+
+def fetch(folder: Path, *urls: str) -> tuple[Path, list[tuple[int, int]]]:
+    told: list[tuple[int, int]] = []
+    path = download(published(*urls), folder, lambda done, total: told.append((done, total)))
+    return path, told
+
+
+def test_a_file_arrives_whole_and_is_not_asked_for_again(server: Server, tmp_path: Path) -> None:
+    path, told = fetch(tmp_path / "new", server.url)
+    assert path == tmp_path / "new" / "set.tgz"
+    assert path.read_bytes() == DATA
+    assert told[-1] == (len(DATA), len(DATA))
+    assert told == sorted(told)
+    assert fetch(tmp_path / "new", server.url) == (path, [])
+    assert server.asked == [None]
+    assert [file.name for file in path.parent.iterdir()] == ["set.tgz"]
+
+
+def test_a_broken_connection_is_gone_on_with(server: Server, tmp_path: Path) -> None:
+    server.most = 300_000
+    assert fetch(tmp_path, server.url)[0].read_bytes() == DATA
+    assert server.asked == [None, "bytes=300000-", "bytes=600000-", "bytes=900000-"]
+
+
+def test_what_a_killed_attempt_left_is_gone_on_with(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "set.tgz.part").write_bytes(DATA[:1000])
+    assert fetch(tmp_path, server.url)[0].read_bytes() == DATA
+    assert server.asked == ["bytes=1000-"]
+
+
+def test_a_server_that_cannot_go_on_is_read_from_the_beginning(server: Server, tmp_path: Path) -> None:
+    server.ranges = False
+    (tmp_path / "set.tgz.part").write_bytes(b"x" * 1000)
+    assert fetch(tmp_path, server.url)[0].read_bytes() == DATA
+
+
+def test_another_content_is_deleted_and_told(server: Server, tmp_path: Path) -> None:
+    server.data = DATA[:-1] + b"x"
+    with pytest.raises(LookupError, match=f"sent has the md5 sum {hashlib.md5(server.data).hexdigest()}, not "):
+        fetch(tmp_path, server.url)
+    assert list(tmp_path.iterdir()) == []
+    server.data = DATA
+    assert fetch(tmp_path, server.url)[0].read_bytes() == DATA
+
+
+def test_a_second_address_is_tried(server: Server, tmp_path: Path) -> None:
+    dead = "http://127.0.0.1:9/set.tgz"
+    assert fetch(tmp_path, dead, server.url)[0].read_bytes() == DATA
+
+
+def test_a_file_that_is_gone_is_told_at_once(server: Server, tmp_path: Path) -> None:
+    server.status = 404
+    with pytest.raises(LookupError, match="HTTP Error 404"):
+        fetch(tmp_path / "new", server.url)
+    assert server.asked == [None]
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_server_that_fails_half_way_is_given_up_and_what_came_stays(server: Server, tmp_path: Path) -> None:
+    server.most = 0
+    (tmp_path / "set.tgz.part").write_bytes(DATA[:1000])
+    with pytest.raises(LookupError, match="the connection was closed too early"):
+        fetch(tmp_path, server.url)
+    assert (tmp_path / "set.tgz.part").read_bytes() == DATA[:1000]
+
+
+@pytest.mark.parametrize("name", ["cifar10", "imagenette"])
+def test_without_a_network_it_says_what_to_download_and_type(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setattr(module, "_PAUSE_SECONDS", 0.01)
+    with pytest.raises(ConfigError) as caught:
+        default_source(name, tmp_path / name, lambda done, total: None)
+    for part in (ORDERS[name].file.urls[0], ORDERS[name].file.md5, "add source=<that file>", f"was not found in {tmp_path}"):
+        assert part in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["cifar10", "imagenette"])
+def test_what_lies_beside_the_target_is_taken_in_a_fixed_order(name: str, tmp_path: Path) -> None:
+    for candidate in reversed(ORDERS[name].beside):
+        (tmp_path / candidate).mkdir()
+        assert default_source(name, tmp_path / name, lambda done, total: None) == tmp_path / candidate
