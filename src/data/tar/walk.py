@@ -194,6 +194,7 @@ class _Walk:
         at = self._at
         if self.end != UNKNOWN and self.end - at > _MOST_PADDING:
             refuse(f"holds {self.end - at:,} bytes behind its end mark at byte {at:,}", _BEHIND)
+        at += _BLOCK  # which was read, and in a stream cannot be read again
         while at < self.end:
             piece = self._read(at, _PIECE)
             if not piece and self._streamed:

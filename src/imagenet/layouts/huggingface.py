@@ -189,7 +189,9 @@ def _shards(source: Path) -> list[Shard]:
 def _units(shards: Sequence[Shard], footers: Sequence[Footer], ranked: bool) -> Iterator[_ShardUnit]:
     first = dict.fromkeys(("train", "val", "test"), 0)
     for shard, footer in zip(shards, footers, strict=True):
-        yield _ShardUnit(shard.path, shard.split, shard.path.name, footer.rows, footer.bytes, first[shard.split], ranked)
+        yield _ShardUnit(
+            shard.path, shard.split, f"{shard.split}/{shard.path.name}", footer.rows, footer.bytes, first[shard.split], ranked
+        )
         first[shard.split] += footer.rows
 
 
