@@ -1,9 +1,10 @@
-"""Measure, side by side: the loop against bare code and beside a save, augmentation against a step, every loader against its peers.
+"""Measure, side by side: the loop against bare code and beside a save, augmentation against a step, loaders and preparation.
 
 python -m src.benchmark step
 python -m src.benchmark save
 python -m src.benchmark augment
 python -m src.benchmark loaders data=/datasets/imagenet/val
+python -m src.benchmark prepare data=/datasets/imagenet/val
 """
 
 import json
@@ -20,6 +21,7 @@ USAGE = """usage: python -m src.benchmark step [pairs=30] [steps=50]
        python -m src.benchmark augment [pairs=30] [images=32] [size=128]
        python -m src.benchmark loaders data=<folder of class folders> [images=4000] [image_size=224] [batch=128] [workers=auto]
            [pairs=7] [seconds=3] [only=name,name] [max_resolution=500] [quality=90] [plot=loaders.png]
+       python -m src.benchmark prepare data=<folder of JPEGs> [images=4000] [pairs=5] [workers=auto] [folder=<where to write>]
 
   step     the training loop beside a bare loop of the same mathematics, batches and type, on a compute-free and on a small model;
            alternating pairs, medians.
@@ -30,9 +32,12 @@ USAGE = """usage: python -m src.benchmark step [pairs=30] [steps=50]
   loaders  every engine on every source beside FFCV, DALI, torchvision, timm and SPDL as they come, on the same images, each in a
            process of its own, in interleaved rounds. What is not installed is listed and left out.
 
+  prepare  extraction by the stages of a preparation beside tar x, and verification of level 3 beside plain Pillow loops, on the
+           same images in interleaved rounds; medians, ranges, ratios, and the hours that the whole ImageNet would take.
+
   The last line on stdout is JSON.
 """
-_BENCHMARKS = ("step", "save", "augment", "loaders")
+_BENCHMARKS = ("step", "save", "augment", "loaders", "prepare")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -63,6 +68,11 @@ def main(arguments: Sequence[str]) -> int:
                 from src.loader_benchmark.measure import measure_loaders
 
                 result = measure_loaders(asked)
+            case "prepare":
+                from src.prepare_benchmark.measure import measure_prepare
+                from src.prepare_benchmark.options import parse_prepare
+
+                result = measure_prepare(parse_prepare(options))
             case _:
                 fix = f"no such benchmark.{did_you_mean(name, _BENCHMARKS)} There are: {', '.join(_BENCHMARKS)}."
                 raise ConfigError("the command line", [Problem("benchmark", name, fix)])

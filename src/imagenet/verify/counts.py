@@ -104,22 +104,21 @@ def _empty_folders(listings: Listings) -> Finding:
 
 
 def _train_images(listing: Listing, truth: Truth | None) -> Finding:
-    """Count, and say which classes are short of how many."""
+    """Count. How many each class has is published as a range only; the preparation's list, at level 1, names what is gone."""
     name = "train: images"
     if truth is None:
         return Finding(0, name, "ok" if listing.size else "problem", f"{listing.size:,}")
     difference = listing.size - truth.train
+    fewest, most = truth.train_a_class
     offenders = [
-        f"train/{folder.name}: {folder.size:,} of {truth.train_of[folder.name]:,}"
+        f"train/{folder.name}: {folder.size:,}, and every class has {fewest:,} to {most:,}"
         for folder in listing.folders
-        if folder.size != truth.train_of.get(folder.name, folder.size)
+        if not fewest <= folder.size <= most
     ]
     if not difference and not offenders:
-        return Finding(0, name, "ok", f"{listing.size:,}")
-    many = f"{-difference:,} are missing" if difference < 0 else f"{difference:,} too many"
-    return Finding(
-        0, name, "problem", f"{listing.size:,} of {truth.train:,}: {many if difference else 'classes differ'}", offenders
-    )
+        return Finding(0, name, "ok", f"{listing.size:,}, {fewest:,} to {most:,} a class")
+    many = f"{-difference:,} are missing" if difference < 0 else f"{difference:,} too many" if difference else "moved about"
+    return Finding(0, name, "problem", f"{listing.size:,} of {truth.train:,}: {many}", offenders)
 
 
 def _val_a_class(listing: Listing, truth: Truth | None) -> Finding:

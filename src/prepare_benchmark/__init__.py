@@ -1,0 +1,1 @@
+"""`python -m src.benchmark prepare`: preparation and verification beside tar and Pillow."""
