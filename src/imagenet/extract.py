@@ -10,10 +10,10 @@ from pathlib import Path
 
 from src.batch import DataError
 from src.config import ConfigError, Problem
-from src.imagenet.journal import Journal
+from src.imagenet.journal import Journal, Progressed
 from src.imagenet.pieces import Piece, Unit
 from src.imagenet.rows import Rows
-from src.imagenet.space import FULL, StoppedError, sync_file_system
+from src.imagenet.space import FULL, StoppedError, size, sync_file_system
 from src.imagenet.sums import ReadAhead
 from src.imagenet.writing import STAGE, DuplicateError, Writer
 
@@ -49,7 +49,8 @@ class Extraction:
         self._news, self._stop = threading.Event(), threading.Event()
         self._noting_failed: OSError | None = None
         self._closed = threading.Event()
-        self.files, self.bytes = 0, 0
+        self.files = self.bytes = self._written = 0
+        self._left = 0.0
 
     def run(self, units: Sequence[Unit], *, threads: int, progress: Amounts) -> None:
         """Extract all that is not done.
@@ -65,10 +66,14 @@ class Extraction:
         total = sum(unit.files for unit in units), sum(unit.bytes for unit in units)
         self.bytes = sum(unit.bytes for unit, told in zip(units, known, strict=True) if told and told.done)
         left = [unit for unit, told in zip(units, known, strict=True) if not (told and told.done)]
+        if self._ahead is not None:
+            left = self._ahead.sorted(left)
+        self._left = max(0, total[1] - sum(share_of(told, unit) * unit.bytes for unit, told in zip(units, known, strict=True)))
         noting = threading.Thread(target=self._note_always, name="journal", daemon=True)
         noting.start()
         errors: list[BaseException] = []
         pool = ThreadPoolExecutor(threads)
+        ended = False
         try:
             waiting: set[Future[None]] = {pool.submit(self._extract, unit) for unit in left}
             while waiting:
@@ -77,9 +82,10 @@ class Extraction:
                 if errors:
                     self._stop.set()
                 progress(self.files, max(total[0], self.files), self.bytes, max(total[1], self.bytes))
+            ended = not errors and self._noting_failed is None
         finally:
             self._stop.set()
-            if self._ahead is not None and (errors or self._noting_failed):
+            if self._ahead is not None and not ended:
                 self._ahead.stop()
             pool.shutdown(cancel_futures=True)
             self._closed.set()
@@ -112,6 +118,7 @@ class Extraction:
                 with self._lock:
                     self.files += 1
                     self.bytes += length
+                    self._written += length
                 if written - offered >= _OFFER_BYTES or len(rows) >= _OFFER_PIECES:
                     self._offer(unit, rows, count, done=False)
                     rows, offered = [], written
@@ -199,7 +206,7 @@ class Extraction:
             return ConfigError(STAGE, problems)
         first_error = errors[0]
         assert isinstance(first_error, OSError)
-        return stopped_by(first_error, self._target)
+        return stopped_by(first_error, self._target, left=self._left - self._written)
 
 
 class _SecondError(Exception):
@@ -210,10 +217,24 @@ class _SecondError(Exception):
         self.unit, self.path = unit, path
 
 
-def stopped_by(error: OSError, target: Path) -> StoppedError:
-    """Say what to do about a disk that refuses."""
+def share_of(told: Progressed | None, unit: Unit) -> float:
+    """Return how much of a unit is done, by its pieces: 0 to 1."""
+    if told is None:
+        return 0.0
+    return 1.0 if told.done else min(told.pieces / max(unit.files, 1), 1.0)
+
+
+def stopped_by(error: OSError, target: Path, *, left: float | None = None) -> StoppedError:
+    """Say what to do about a disk that refuses.
+
+    Args:
+        error: the disk's reason.
+        target: of the preparation.
+        left: bytes still to be written, where that is known.
+    """
     where = error.filename or target
     if error.errno in FULL:
         why = "the disk is full" if error.errno == errno.ENOSPC else "the quota is used up"
-        return StoppedError(f"{target}: {why}. Nothing is lost: make room, and the same command goes on.")
+        more = f", {size(max(left, 0))} are still to be written" if left is not None else ""
+        return StoppedError(f"{target}: {why}{more}. Nothing is lost: make room, and the same command goes on.")
     return StoppedError(f"{where}: {error.strerror or error}. Nothing is lost: the same command goes on.")

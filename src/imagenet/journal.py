@@ -19,6 +19,7 @@ from loguru import logger
 
 from src.files import sync_folder
 from src.imagenet.manifest import FOLDER
+from src.imagenet.writing import make_folder
 
 _NAME, _LOCK = "journal.jsonl", "lock"
 _VERSION = 1
@@ -123,7 +124,11 @@ class Journal:
         """
         state, whole = read_state(target)
         journal = cls(target, state)
-        os.truncate(journal._path, whole)
+        descriptor = os.open(journal._path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.ftruncate(descriptor, whole)
+        finally:
+            os.close(descriptor)
         return journal
 
     def note(self, lines: Sequence[dict[str, Any]]) -> None:
@@ -155,10 +160,12 @@ def alone_at(target: Path) -> Iterator[None]:
     The kernel lets go of the lock when the process dies, however it dies.
 
     Raises:
-        OSError: the folder cannot be made.
+        DataError: something else stands in the folder's place.
+        OSError: it cannot be made.
     """
     folder = target / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
+    make_folder(os.fspath(folder))
     descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
         try:

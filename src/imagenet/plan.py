@@ -13,6 +13,7 @@ from src.config.prepare import PrepareConfig
 from src.data.index_cache import digest
 from src.imagenet.arrange import SPLITS
 from src.imagenet.classes import CLASSES_FILE
+from src.imagenet.extract import share_of
 from src.imagenet.journal import State
 from src.imagenet.pieces import Archive, Found, Unit
 from src.imagenet.space import Need, Room, nearest_folder, room_at, room_problems, size
@@ -65,10 +66,10 @@ def make_plan(found: Found, source: Path, target: Path, config: PrepareConfig, s
     problems = [*_path_problems(source, target), *_target_problems(target, state, config, key)]
     sums, sum_problems = _sums(found, config)
     problems += sum_problems
-    owners = _owners(found)
-    done = {name for name, told in state.units.items() if told.done and _is_of(state, key)}
-    left = [unit for unit in found.units if unit.name not in done]
-    links = config.link != "copy" and _on_one_disk(target, [unit for unit in left if unit.name not in owners])
+    owners = owners_of(found)
+    told = state.units if _is_of(state, key) else {}
+    left = [(unit, 1 - share_of(told.get(unit.name), unit)) for unit in found.units]
+    links = config.link != "copy" and _on_one_disk(target, [unit for unit, _ in left if unit.name not in owners])
     try:
         room = room_at(target, _need(left, owners, links=links))
     except OSError as error:
@@ -163,7 +164,7 @@ def _path_problems(source: Path, target: Path) -> Iterator[Problem]:
             yield Problem("source", str(source), f"lies in the target's own {split}. Name what was downloaded.")
 
 
-def _owners(found: Found) -> dict[str, Path]:
+def owners_of(found: Found) -> dict[str, Path]:
     """Tell which archive each unit is of: by the beginning of its name."""
     by_name = {archive.path.name: archive.path for archive in found.archives}
     owners = {}
@@ -184,10 +185,15 @@ def _on_one_disk(target: Path, units: Sequence[Unit]) -> bool:
     return False
 
 
-def _need(units: Sequence[Unit], owners: Mapping[str, Path], *, links: bool) -> Need:
-    written = [unit for unit in units if unit.name in owners or not links]
-    names = sum(unit.files for unit in units)
-    return Need(sum(unit.files for unit in written), sum(unit.bytes for unit in written), 2 * min(names, 1000) + 10, names)
+def _need(units: Sequence[tuple[Unit, float]], owners: Mapping[str, Path], *, links: bool) -> Need:
+    """Add up what is to be written, of each unit the share that is left."""
+    written = [(unit, share) for unit, share in units if unit.name in owners or not links]
+    return Need(
+        files=round(sum(unit.files * share for unit, share in written)),
+        bytes=round(sum(unit.bytes * share for unit, share in written)),
+        folders=2 * min(sum(share > 0 for _, share in units), 1000) + 10,
+        names=round(sum(unit.files * share for unit, share in units)),
+    )
 
 
 def _sums(found: Found, config: PrepareConfig) -> tuple[list[Archive], list[Problem]]:

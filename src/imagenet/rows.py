@@ -16,6 +16,7 @@ from src.data.index_cache import digest
 from src.imagenet.journal import Journal
 from src.imagenet.manifest import FOLDER
 from src.imagenet.space import StoppedError
+from src.imagenet.writing import make_folder
 
 
 class Rows:
@@ -36,12 +37,12 @@ class Rows:
             StoppedError: what it tells of is not there.
             OSError: it cannot be written.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(os.fspath(self._folder))
         known = {}
         for name, unit in self._journal.state.units.items():
             known[self._path(name).name] = unit.rows
         for path in self._folder.iterdir():
-            if path.name not in known:
+            if path.name not in known or path.is_symlink():
                 path.unlink()
         for name, length in known.items():
             path = self._folder / name

@@ -122,7 +122,12 @@ def _run(job: _Job) -> dict[str, Any]:
             fetch(config, job.source, progress)
         if not job.goes_to("plan"):
             return {"status": "stopped", "stage": "fetch", "source": str(job.source), "target": str(target)}
-    found = find_layout(job.source, config)
+    try:
+        found = find_layout(job.source, config)
+    except ConfigError:
+        if _is_arranged(state, target) and _same_place(state, job.source):
+            return _finish(job, None)  # the archives were deleted, the folder was not
+        raise
     key = key_of(found, config)
     if _is_arranged(state, target) and state.start is not None and state.start["key"] == key:
         return _finish(job, found)
@@ -161,7 +166,7 @@ def _write_tree(job: _Job, plan: Plan) -> None:
 def _journal(job: _Job, plan: Plan, state: State) -> Journal:
     """Go on with the journal that is there, or begin one."""
     target = job.target
-    if state.start is not None and state.start["key"] == plan.key and ("publish" in state.stages or not job.config.restart):
+    if state.start is not None and state.start["key"] == plan.key and not job.config.restart:
         return Journal.resume(target)
     if state.start is not None and "publish" not in state.stages:
         logger.info("restart=true: what an earlier start wrote is deleted")
@@ -213,7 +218,9 @@ def _finish(job: _Job, found: Found | None) -> dict[str, Any]:
     if "arrange" not in state.stages:
         return {"status": "stopped", "stage": "extract", **result}
     if config.dry_run:
-        job.bars.say(f"{target} is complete already: nothing to do.")
+        left = [stage for stage in ("index", "verify") if stage not in state.stages]
+        to_do = f"{' and '.join(left)} would follow" if left else "nothing to do"
+        job.bars.say(f"{target} is complete already: {to_do}.")
         return {"status": "planned", **result}
     writable = os.access(target / FOLDER, os.W_OK)
     if writable:
@@ -228,7 +235,7 @@ def _finish(job: _Job, found: Found | None) -> dict[str, Any]:
     if not job.goes_to("verify"):
         return {"status": "stopped", "stage": "index", **result}
     told = state.stages.get("verify", {})
-    if told.get("ok") and told["level"] >= config.level and config.expect in ("auto", told["expect"]) and config.report is None:
+    if _suffices(told, config):
         job.bars.say(f"{target} is complete already: nothing to do.")
         verified = {"verified": told["level"], "report": str(target / FOLDER / "report.json")}
     else:
@@ -296,6 +303,13 @@ def _is_arranged(state: State, target: Path) -> bool:
     if "arrange" not in state.stages:
         return False
     return all((target / split).is_dir() for split in state.stages["arrange"]["counts"])
+
+
+def _suffices(told: dict[str, Any], config: PrepareConfig) -> bool:
+    """Tell whether an earlier verification answers what is asked for now."""
+    if config.report is not None or not told.get("ok") or told["level"] < config.level:
+        return False
+    return bool(told["expect"] in (config.expect, "imagenet"))
 
 
 def _same_place(state: State, source: Path) -> bool:

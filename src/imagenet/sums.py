@@ -54,6 +54,10 @@ class ReadAhead:
             while self._read < wanted and self._thread.is_alive() and not self._stopped:
                 self._change.wait(_PATIENCE)
 
+    def sorted(self, units: Sequence[Unit]) -> list[Unit]:
+        """Return the units in the order in which they are read: first those that are not waited for."""
+        return sorted(units, key=lambda unit: self._spans.get(unit.name, (-1, -1)))
+
     def tell(self, unit: str, share: float) -> None:
         """Note how much of a unit is extracted: 0 to 1."""
         if unit in self._spans:

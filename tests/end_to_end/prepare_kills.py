@@ -5,7 +5,8 @@
 
 strace looks on while the stage runs once, and lists its calls on the source and the target. For each kill one of them is drawn,
 every other time one that changes something, and the same stage is begun anew, from what the stages before it leave, with strace
-sending SIGKILL at that call. Then the command is run to its end. The last line is JSON: kills by stage, missed (it ended before the call came), unequal, touched.
+sending SIGKILL at that call. Then the command is run to its end. The last line is JSON: kills by stage, missed (it ended before the
+call came), unequal, touched.
 """
 
 import argparse
@@ -32,10 +33,9 @@ from tests.scale_models import Model, scale_model, write_folders, write_imagefol
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("plan", "extract", "arrange", "index", "verify")
 KEPT = {"journal.jsonl", "lock", "manifest.tsv.gz", "report.json"}
-_WRITING = (
-    "write,pwrite64,fsync,fdatasync,syncfs,rename,renameat,renameat2,link,linkat,unlink,unlinkat,rmdir,mkdir,mkdirat,utimensat"
-)
-_READING = "openat,pread64,getdents64,flock,ftruncate,truncate,fchmod,close"
+_WRITING = ("write", "pwrite64", "fsync", "fdatasync", "syncfs", "rename", "renameat", "renameat2", "link", "linkat", "unlink")
+_WRITING += ("unlinkat", "rmdir", "mkdir", "mkdirat", "utimensat", "ftruncate", "truncate", "fchmod")
+_READING = ("openat", "pread64", "getdents64", "flock", "close")
 _LINE = re.compile(r"^(\d+) +(\w+)\(")
 _SECONDS = 120
 
