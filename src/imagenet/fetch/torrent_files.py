@@ -57,6 +57,8 @@ def items_of(origin: str | None) -> list[str]:
     """
     if origin is None:
         return list(USUAL)
+    if Path(origin).expanduser().is_file():
+        return [origin]
     parts = [part.strip() for part in re.split(r",(?=\s*(?:magnet:|https?://|[^,]*\.torrent\b|ILSVRC))", origin)]
     problems = [
         Problem("origin", part, f"is no torrent file, no magnet link and none of {', '.join(INFO_HASHES)}.")

@@ -207,11 +207,12 @@ def bencode(value: Any) -> bytes:
     return b"d" + b"".join(bencode(key) + bencode(value[key]) for key in sorted(value)) + b"e"
 
 
-def write_torrent(path: Path, name: str, content: bytes, seeds: list[str], piece: int = 1 << 16) -> Path:
-    """A torrent of one file with web seeds (BEP 19), private: so that nobody else is asked for peers."""
+def write_torrent(path: Path, name: str, content: bytes, seeds: list[str], *, announce: str = "", private: int = 1) -> Path:
+    """A torrent of one file with web seeds (BEP 19) and a tracker; private: nobody else is asked for peers."""
+    piece = 1 << 16
     pieces = b"".join(hashlib.sha1(content[at : at + piece]).digest() for at in range(0, len(content), piece))
-    info = {"name": name, "length": len(content), "piece length": piece, "pieces": pieces, "private": 1}
-    path.write_bytes(bencode({"info": info, "url-list": seeds}))
+    info = {"name": name, "length": len(content), "piece length": piece, "pieces": pieces} | ({"private": 1} if private else {})
+    path.write_bytes(bencode({"info": info, "url-list": seeds} | ({"announce": announce} if announce else {})))
     return path
 
 
