@@ -33,7 +33,7 @@ def say(line: str) -> None:
 
 
 def answer(*, dry_run: bool = False, **result: object) -> int:
-    """Print the result of a command as one line of JSON, whose status is that of a dry run if it was one; the command's exit code 0."""
+    """Print the result of a command as one line of JSON (its status that of a dry run, if it was one). Returns exit code 0."""
     if dry_run:
         result["status"] = "dry run"
     sys.stdout.write(json.dumps(result, default=str) + "\n")

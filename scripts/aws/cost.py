@@ -1,8 +1,8 @@
 """What a volume, its snapshot and an instance cost, as a formula from prices that the user gives.
 
-No price stands here: they differ between regions and days. What stands here is how AWS reckons: volumes and snapshots by the month of
-730 hours, to the second; of gp3 the first 3,000 IOPS and 125 MiB/s are in the price of its size (EBS pricing). Traffic out of the region
-and public IPv4 addresses are not in it.
+No price stands here: they differ between regions and days. What stands here is how AWS reckons: volumes and snapshots by the month
+of 730 hours, to the second; of gp3 the first 3,000 IOPS and 125 MiB/s are in the price of its size (EBS pricing). Traffic out of
+the region and public IPv4 addresses are not in it.
 """
 
 import json
@@ -16,6 +16,7 @@ from scripts.aws.errors import Problem, RefusedError
 HOURS_OF_MONTH = 730
 GP3_IOPS = 3000
 GP3_THROUGHPUT = 125
+_INSTANCES = ("on demand", "spot")
 
 
 class Line(NamedTuple):
@@ -30,23 +31,25 @@ class Line(NamedTuple):
 def add_parsers(groups: Any) -> None:
     """Add the group `cost`."""
     summary = "what it costs, as a formula from the prices that you give"
-    parser: ArgumentParser = groups.add_parser(
-        "cost", help=summary, description=f"{summary.capitalize()}: aws.amazon.com/ebs/pricing, /ec2."
-    )
+    description = f"{summary.capitalize()}. Prices: aws.amazon.com/ebs/pricing and aws.amazon.com/ec2/pricing."
+    parser: ArgumentParser = groups.add_parser("cost", help=summary, description=description)
     for option, unit in _OPTIONS.items():
         parser.add_argument(option, type=_amount, help=unit)
     parser.set_defaults(run=show)
 
 
 def show(options: Namespace) -> int:
-    """Print every part and the sum; as JSON, too."""
+    """Print every part and the sum (with either kind of instance, where both prices are given); as JSON, too."""
     lines = reckon(options)
-    total = sum(line.cost for line in lines)
     for line in lines:
         say(f"{line.what:<20} {line.formula}")
         say(f"{'':<20} = {line.numbers} = {line.cost:.2f}")
-    say(f"{'together':<20} {total:.2f}")
-    sys.stdout.write(json.dumps({"total": round(total, 4), **{line.what: round(line.cost, 4) for line in lines}}) + "\n")
+    rest = sum(line.cost for line in lines if line.what not in _INSTANCES)
+    totals = {f"total {line.what}": rest + line.cost for line in lines if line.what in _INSTANCES} or {"total": rest}
+    for what, total in totals.items():
+        say(f"{what:<20} {total:.2f}")
+    told = {line.what: line.cost for line in lines} | totals
+    sys.stdout.write(json.dumps({what: round(cost, 4) for what, cost in told.items()}) + "\n")
     return 0
 
 
@@ -82,20 +85,9 @@ def reckon(options: Namespace) -> list[Line]:
         price, days = need("snapshot_gib", "price_snapshot_gib_month", "snapshot_days")
         lines.append(_by_month("snapshot", "GiB of written blocks", given["snapshot_gib"], price, days))
     if "hours" in given:
-        lost, count = given.get("lost_percent", 0.0), given.get("instances", 1.0)
         if "price_hour" not in given and "price_spot_hour" not in given:
             need("hours", "price_hour")
-        if "price_hour" in given:
-            cost, numbers = (
-                given["hours"] * count * given["price_hour"],
-                f"{given['hours']:g} x {count:g} x {given['price_hour']:g}",
-            )
-            lines.append(Line("on demand", "hours x instances x price of an hour", numbers, cost))
-        if "price_spot_hour" in given:
-            hours, price = given["hours"], given["price_spot_hour"]
-            numbers = f"{hours:g} x (1 + {lost:g} / 100) x {count:g} x {price:g}"
-            formula = "hours x (1 + percent lost to interruptions / 100) x instances x spot price of an hour"
-            lines.append(Line("spot", formula, numbers, hours * (1 + lost / 100) * count * price))
+        lines += _of_instances(given)
     if not lines:
         problems.append(Problem("amounts", None, "none was given: --size-gib, --snapshot-gib or --hours. Type cost --help."))
     if problems:
@@ -103,10 +95,30 @@ def reckon(options: Namespace) -> list[Line]:
     return lines
 
 
+def _of_instances(given: dict[str, float]) -> list[Line]:
+    """On demand, on spot, or both, for comparison."""
+    hours, count, lost, lines = given["hours"], given.get("instances", 1.0), given.get("lost_percent", 0.0), []
+    if "price_hour" in given:
+        price = given["price_hour"]
+        lines.append(
+            Line(_INSTANCES[0], "hours x instances x price of an hour", f"{hours:g} x {count:g} x {price:g}", hours * count * price)
+        )
+    if "price_spot_hour" in given:
+        price = given["price_spot_hour"]
+        formula = "hours x (1 + percent lost to interruptions / 100) x instances x spot price of an hour"
+        numbers = f"{hours:g} x (1 + {lost:g} / 100) x {count:g} x {price:g}"
+        lines.append(Line(_INSTANCES[1], formula, numbers, hours * (1 + lost / 100) * count * price))
+    return lines
+
+
 def _by_month(what: str, unit: str, amount: float, price: float, days: float) -> Line:
     formula = f"{unit} x price of a month x days x 24 / {HOURS_OF_MONTH}"
     numbers = f"{amount:g} x {price:g} x {days:g} x 24 / {HOURS_OF_MONTH}"
     return Line(what, formula, numbers, amount * price * days * 24 / HOURS_OF_MONTH)
+
+
+def _option(key: str) -> str:
+    return f"--{key.replace('_', '-')}"
 
 
 def _amount(value: str) -> float:

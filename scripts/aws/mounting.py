@@ -35,7 +35,7 @@ def mount(options: Namespace) -> int:
         if not options.dry_run and str(at) not in mounts_of(device):
             raise FailedError(f"{at}: mount ended well, but {device} is not there. Look at {fstab}.")
     if options.owner:
-        machine.run(["chown", f"{options.owner}:", str(at)])
+        machine.run(["chown", options.owner, str(at)])
     return answer(
         dry_run=options.dry_run,
         status="exists" if mounted else "mounted",

@@ -63,8 +63,9 @@ def _add_on_instance(actions: Any) -> None:
     parser = _leaf(actions, "mount", "on the instance, as root: mount it, now and at every boot", mounting.mount)
     _add_device(parser)
     parser.add_argument("--at", required=True, help="the folder: /data")
-    owner = os.environ.get("SUDO_UID")
-    parser.add_argument("--owner", default=owner, help="user who gets the folder (default: who typed sudo)")
+    sudo = os.environ.get("SUDO_UID"), os.environ.get("SUDO_GID")
+    owner = ":".join(filter(None, sudo)) or None
+    parser.add_argument("--owner", default=owner, help="user, or user:group, who gets the folder (default: who typed sudo)")
     parser.add_argument("--fstab", default="/etc/fstab", help="default: %(default)s")
     common.add_waiting(parser, every=1, at_most=60)
     _add_device(_leaf(actions, "unmount", "on the instance, as root: unmount it", mounting.unmount))

@@ -1,8 +1,9 @@
-"""An account of one's own (moto's server, asked by the real boto3), a proxy before it that loses answers, and loop devices as volumes."""
+"""An AWS account (moto's server, asked by the real boto3), a proxy before it that loses answers, and loop devices as volumes."""
 
 import contextlib
 import http.client
 import http.server
+import io
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -27,11 +28,20 @@ REGION, ZONE = "us-east-1", "us-east-1a"
 _QUIET = ("AWS_", "BOTO", "SUDO_")
 
 
+class Outcome(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
 class Account:
     """An AWS account: moto's server, behind a proxy that records every call and, when told, breaks one."""
 
     def __init__(self, server: str, proxy: "Proxy", home: Path) -> None:
         self.server, self.proxy, self.home = server, proxy, home
+        self._clients: dict[str, Any] = {}
 
     def environment(self, **more: str) -> dict[str, str]:
         """Nothing of the caller's own AWS configuration; this account's endpoint and credentials that are worth nothing."""
@@ -66,6 +76,37 @@ class Account:
             self.proxy.victim = None
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
+    def here(self, *arguments: str) -> Outcome:
+        """The same in this process: quicker, for what is not to be killed."""
+        from scripts.aws.__main__ import main
+
+        out, err = io.StringIO(), io.StringIO()
+        old = dict(os.environ)
+        os.environ.clear()
+        os.environ.update(self.environment())
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                try:
+                    code = main(arguments)
+                except SystemExit as error:
+                    code = int(error.code or 0)
+        finally:
+            os.environ.clear()
+            os.environ.update(old)
+        return Outcome(code, out.getvalue(), err.getvalue())
+
+    def did(self, *arguments: str) -> dict[str, Any]:
+        """`here`, to its good end. Returns the result."""
+        done = self.here(*arguments)
+        assert done.code == 0, done.err + done.out
+        result: dict[str, Any] = json.loads(done.out.splitlines()[-1])
+        return result
+
+    def reset(self) -> None:
+        """Make the account empty."""
+        self.proxy.reset()
+        urllib.request.urlopen(urllib.request.Request(f"{self.server}/moto-api/reset", method="POST"), timeout=60).close()
+
     def do(self, *arguments: str, env: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Run it to its good end, and return its result."""
         done = self.run(*arguments, env=env)
@@ -75,27 +116,28 @@ class Account:
 
     def client(self, service: str) -> Any:
         """boto3 past the proxy, for what the test itself does or looks at."""
-        import boto3
+        if service not in self._clients:
+            import boto3
 
-        keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
-        return boto3.client(service, region_name=REGION, endpoint_url=self.server, **keys)
-
-    def volumes(self) -> list[dict[str, Any]]:
-        return list(self.client("ec2").describe_volumes()["Volumes"])
+            keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+            self._clients[service] = boto3.client(service, region_name=REGION, endpoint_url=self.server, **keys)
+        return self._clients[service]
 
     def own_volumes(self) -> list[dict[str, Any]]:
         """Those with our tag: instances bring root disks of their own."""
-        return [one for one in self.volumes() if any(tag["Key"] == "imagenet-trainer:name" for tag in one.get("Tags", []))]
+        ours = [{"Name": "tag-key", "Values": ["imagenet-trainer:name"]}]
+        return list(self.client("ec2").describe_volumes(Filters=ours)["Volumes"])
 
     def snapshots(self) -> list[dict[str, Any]]:
-        return list(self.client("ec2").describe_snapshots(OwnerIds=["self"])["Snapshots"])
+        """Those with our tag: moto has some of its images' own."""
+        ours = [{"Name": "tag-key", "Values": ["imagenet-trainer:name"]}]
+        return list(self.client("ec2").describe_snapshots(OwnerIds=["self"], Filters=ours)["Snapshots"])
 
     def launch(self) -> str:
         """An instance, by boto3 directly."""
         ec2 = self.client("ec2")
-        image = ec2.describe_images()["Images"][0]["ImageId"]
         made = ec2.run_instances(
-            ImageId=image, MinCount=1, MaxCount=1, Placement={"AvailabilityZone": ZONE}, InstanceType="t3.micro"
+            ImageId="ami-12c6146b", MinCount=1, MaxCount=1, Placement={"AvailabilityZone": ZONE}, InstanceType="t3.micro"
         )
         return str(made["Instances"][0]["InstanceId"])
 
@@ -105,7 +147,10 @@ class Proxy:
 
     `break_at` numbers requests from 1; `manner` is "kill before" (the client dies, the request never arrives), "kill after" (it
     arrives, the client dies before the answer), "drop" (it arrives, the connection closes without an answer).
-    `rewrite`: may change the body of an answer, for states that moto does not have.
+    `rewrite` may change the body of an answer, for states that moto does not have; `intercept` may answer itself.
+
+    It keeps ClientTokens as EC2 says ("Ensuring idempotency"), which moto ignores: the same token gets the first answer again, with
+    other parameters an IdempotentParameterMismatch.
     """
 
     def __init__(self, server: str) -> None:
@@ -118,6 +163,7 @@ class Proxy:
         self.victim: int | None = None
         self.rewrite: Callable[[str, bytes], bytes] | None = None
         self.intercept: Callable[[str, dict[str, str]], bytes | None] | None = None
+        self._tokens: dict[str, tuple[dict[str, str], tuple[int, dict[str, str], bytes]]] = {}
         self._lock = threading.Lock()
         proxy = self
 
@@ -127,7 +173,7 @@ class Proxy:
             def do_POST(self) -> None:
                 proxy.pass_on(self)
 
-            do_GET = do_POST
+            do_GET = do_POST  # noqa: N815 - http.server's name
 
             def log_message(self, format: str, *values: object) -> None:
                 pass
@@ -141,14 +187,11 @@ class Proxy:
     def reset(self) -> None:
         self.calls, self.break_at, self.break_call, self.manner, self.broken = [], None, None, "", 0
         self.rewrite = self.intercept = None
+        self._tokens.clear()
 
-    def breaks(self, at: int, manner: str) -> None:
-        """Break the at-th request from now on, once."""
-        self.calls, self.break_at, self.break_call, self.manner, self.broken = [], at, None, manner, 0
-
-    def breaks_call(self, call: str, manner: str) -> None:
-        """Break the first request of this action from now on, once."""
-        self.calls, self.break_at, self.break_call, self.manner, self.broken = [], None, call, manner, 0
+    def breaks(self, manner: str, *, at: int | None = None, call: str | None = None) -> None:
+        """Break once, from now on: the at-th request, or the first of this action."""
+        self.calls, self.break_at, self.break_call, self.manner, self.broken = [], at, call, manner, 0
 
     def close(self) -> None:
         self._httpd.shutdown()
@@ -168,7 +211,7 @@ class Proxy:
         answer = self.intercept(action, form) if self.intercept is not None else None
         status, headers = 200, {"Content-Type": "text/xml"}
         if answer is None:
-            status, headers, answer = self._ask(handler, body)
+            status, headers, answer = self._ask_once(handler, body, form)
         if hit:
             if self.manner == "kill after":
                 self._kill(handler)
@@ -185,6 +228,25 @@ class Proxy:
             handler.send_header("Content-Length", str(len(answer)))
             handler.end_headers()
             handler.wfile.write(answer)
+
+    def _ask_once(
+        self, handler: http.server.BaseHTTPRequestHandler, body: bytes, form: dict[str, str]
+    ) -> tuple[int, dict[str, str], bytes]:
+        token = form.get("ClientToken")
+        if token is None:
+            return self._ask(handler, body)
+        with self._lock:
+            known = self._tokens.get(token)
+            if known is None:
+                got = self._ask(handler, body)
+                if got[0] == 200:
+                    self._tokens[token] = (form, got)
+                return got
+        if known[0] == form:
+            return known[1]
+        error = "<Code>IdempotentParameterMismatch</Code><Message>The token was used with other parameters.</Message>"
+        page = f"<Response><Errors><Error>{error}</Error></Errors><RequestID>1</RequestID></Response>"
+        return 400, {"Content-Type": "text/xml"}, page.encode()
 
     def _ask(self, handler: http.server.BaseHTTPRequestHandler, body: bytes) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection(self.server.hostname or "", self.server.port, timeout=60)
@@ -231,7 +293,8 @@ def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         port = one.getsockname()[1]
     log = (tmp_path_factory.mktemp("moto") / "log").open("w+")
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    quick = os.environ | {"MOTO_EC2_LOAD_DEFAULT_AMIS": "false"}  # thousands of images and snapshots, made anew at every reset
+    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=quick)
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(600):
@@ -250,10 +313,10 @@ def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def account(moto_server: str, tmp_path: Path) -> Iterator[Account]:
     """An empty account."""
-    request = urllib.request.Request(f"{moto_server}/moto-api/reset", method="POST")
-    urllib.request.urlopen(request, timeout=60).close()
     proxy = Proxy(moto_server)
-    yield Account(moto_server, proxy, tmp_path)
+    account = Account(moto_server, proxy, tmp_path)
+    account.reset()
+    yield account
     proxy.close()
 
 
@@ -275,6 +338,10 @@ class Device:
         for link in BY_ID.glob("nvme-Amazon_Elastic_Block_Store_vol*") if BY_ID.exists() else ():
             if link.readlink() == self.path:
                 link.unlink()
+
+    def empty(self) -> None:
+        """All zero again."""
+        subprocess.run(["blkdiscard", "--zeroout", str(self.path)], check=True, capture_output=True)
 
     def fill(self, place: int, content: bytes) -> None:
         descriptor = os.open(self.path, os.O_WRONLY)
