@@ -9,11 +9,12 @@ import os
 import re
 from array import array
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from src.batch import DataError
-from src.data.tar.walk import Listing, each_member, list_members
+from src.data.tar.walk import each_member
 from src.imagenet.names import CLASS_TAR, IMAGE_BYTES, TRAIN
 from src.imagenet.pieces import MOST_BYTES, Piece, Split
 
@@ -47,8 +48,7 @@ class ClassTar:
 
     def _pieces(self, descriptor: int, start: int) -> Iterator[Piece]:
         seen: set[str] = set()
-        members = each_member(lambda at, count: os.pread(descriptor, count, at), self._start, self._start + self._length)
-        for name, first, size in members:
+        for name, first, size in each_member(partial(_pread, descriptor), self._start, self._start + self._length):
             match = TRAIN.fullmatch(name)
             if match is None or match[1] != self._wnid:
                 raise DataError(f"holds {name[:300]!r}, which is no image of class {self._wnid} by its name. {_FETCH}.")
@@ -112,9 +112,8 @@ def class_tars(path: Path) -> list[ClassTar]:
         DataError: it is damaged, or holds something else, or a class twice; names the member.
         OSError: it cannot be read.
     """
-    listing = _listed(path)
     units: dict[str, ClassTar] = {}
-    for member, start, length in zip(listing.names, listing.starts, listing.lengths, strict=True):
+    for member, start, length in _members(path):
         match = CLASS_TAR.fullmatch(member)
         if match is None:
             raise DataError(f"{path} holds {member[:300]!r}, which is no class tar such as n01440764.tar. {_FETCH}.")
@@ -138,22 +137,24 @@ def flat_runs(path: Path, split: Split, pattern: re.Pattern[str]) -> list[FlatRu
         DataError: it is damaged, or holds something else, or an image twice; names the member.
         OSError: it cannot be read.
     """
-    listing = _listed(path)
-    names = [member.removeprefix(f"{split}/") for member in listing.names]
-    for member, name, size in zip(listing.names, names, listing.lengths, strict=True):
+    names: dict[str, None] = {}
+    members = Members([], array("q"), array("q"))
+    for member, start, size in _members(path):
+        name = member.removeprefix(f"{split}/")
         if not pattern.fullmatch(name):
             raise DataError(f"{path} holds {member[:300]!r}, which is no {split} image of ILSVRC2012 by its name. {_FETCH}.")
+        if name in names:
+            raise DataError(f"{path} holds {name} twice. Which one is right cannot be told. {_FETCH}.")
         try:
             check_size(name, size)
         except DataError as error:
             raise DataError(f"{path} {error}") from None
-    if len(set(names)) < len(names):
-        seen: set[str] = set()
-        twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise DataError(f"{path} holds {twice} twice. Which one is right cannot be told. {_FETCH}.")
+        names[name] = None
+        members.starts.append(start)
+        members.lengths.append(size)
     if not names:
         raise DataError(f"{path} holds no image. {_FETCH}.")
-    members = Members(names, listing.starts, listing.lengths)
+    members.names.extend(names)
     return [FlatRun(path, split, members, first, min(first + RUN, len(names))) for first in range(0, len(names), RUN)]
 
 
@@ -169,12 +170,16 @@ def check_size(name: str, size: int) -> None:
         raise DataError(f"holds {name} of {size:,} bytes: no image of ImageNet has more than {MOST_BYTES:,}. {_FETCH}.")
 
 
-def _listed(path: Path) -> Listing:
+def _members(path: Path) -> Iterator[tuple[str, int, int]]:
     try:
         with _opened(path) as descriptor:
-            return list_members(descriptor, 0, os.fstat(descriptor).st_size)
+            yield from each_member(partial(_pread, descriptor), 0, os.fstat(descriptor).st_size)
     except DataError as error:
         raise DataError(f"{path} {error}") from None
+
+
+def _pread(descriptor: int, at: int, count: int) -> bytes:
+    return os.pread(descriptor, count, at)
 
 
 def _read(descriptor: int, start: int, size: int, name: str) -> bytes:

@@ -19,7 +19,7 @@ from src.data.sources.folder import FolderSource
 from src.data.sources.tar import TarSource
 from src.imagenet.layouts.recognise import LAYOUTS as NAMES
 from src.imagenet.wnids import imagenet_wnids
-from tests.scale_models import CMYK, LAYOUTS, PNG, Model, devkit_files, scale_model, write_folders, write_official
+from tests.scale_models import CMYK, LAYOUTS, PNG, Model, devkit_files, scale_model, write_folders, write_kaggle, write_official
 
 RunDoor = Callable[..., subprocess.CompletedProcess[str]]
 LAYOUT_OF = {
@@ -184,6 +184,16 @@ def test_what_lacks_the_devkit_and_a_tar_is_told_so_at_once_and_nothing_is_made(
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz must lie there, too" in done.stderr
     assert not (room / "target").exists()
+
+
+def test_an_annotation_that_lies_is_met_when_classes_are_given_and_nothing_is_published(run_door: RunDoor, room: Path) -> None:
+    source = write_kaggle(room / "tree", scale_model(30), csv=False)
+    lie = source / "ILSVRC/Annotations/CLS-LOC/val/ILSVRC2012_val_00000002.xml"
+    lie.write_bytes(b"<annotation><object><name>crane</name></object></annotation>")
+    done = run_door(f"source={source}", f"target={room / 'target'}", "expect=any", module="src.prepare")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert str(lie) in done.stderr and "'crane'" in done.stderr
+    assert {path.name for path in (room / "target").iterdir()} <= {".prepare"}
 
 
 def test_every_layout_of_the_models_is_one_that_can_be_typed() -> None:
