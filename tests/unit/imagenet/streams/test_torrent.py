@@ -43,7 +43,7 @@ def test_from_any_piece_on_the_rest_is_the_same(tmp_path: Path, compressed: bool
 
 def test_a_tree_below_no_folder_and_below_a_dot_is_the_same(tmp_path: Path) -> None:
     path = write_torrent(tmp_path, MODEL, compressed=False) / "ILSVRC2017_CLS-LOC.tar"
-    whole = [piece for piece in FileTar(path, "x", 1, 1).pieces(0)]
+    whole = list(FileTar(path, "x", 1, 1).pieces(0))
     memory = io.BytesIO()
     with tarfile.open(path) as archive, tarfile.open(fileobj=memory, mode="w", format=tarfile.PAX_FORMAT) as other:
         for member in archive:
@@ -62,7 +62,7 @@ def test_what_is_cut_off_is_named_with_its_byte_wherever_it_is_cut(tmp_path: Pat
             list(FileTar(path, path.name, 1, 1).pieces(0))
     tar = gzip.decompress(packed).rstrip(b"\0")
     for length in rng.sample(range(1, len(tar)), 60):
-        with pytest.raises(DataError, match="x is truncated: it|x is truncated: ILSVRC/"):
+        with pytest.raises(DataError, match=r"x is truncated: (it|ILSVRC/)"):
             list(gzipped_pieces("x", iter([gzip.compress(tar[:length], 1)]), 0))
 
 
@@ -79,7 +79,7 @@ def test_a_wrong_sum_is_an_error_though_every_image_was_handed_out(tmp_path: Pat
 def test_data_behind_the_end_mark_are_refused(tmp_path: Path) -> None:
     tar = gzip.decompress((write_torrent(tmp_path, MODEL) / "ILSVRC2017_CLS-LOC.tar.gz").read_bytes())
     for more in (tar, bytes(2**20) + b"x", bytes(2**21)):
-        with pytest.raises(DataError, match="behind its end mark|behind the end mark"):
+        with pytest.raises(DataError, match=r"behind (its|the) end mark"):
             list(gzipped_pieces("x", iter([gzip.compress(tar + more, 1)]), 0))
 
 

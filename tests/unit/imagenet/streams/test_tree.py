@@ -54,7 +54,7 @@ def test_the_rest_is_passed_over(path: str) -> None:
         f"{DATA}/train/n01440764/n01440764_01.JPEG",
         f"{DATA}/train/n01440764/n01440764_1.jpeg",
         f"{DATA}/train/n01440764/N01440764_1.JPEG",
-        f"{DATA}/train/n01440764/n01440764_١.JPEG",
+        f"{DATA}/train/n01440764/n01440764_\N{FULLWIDTH DIGIT ONE}.JPEG",
         f"{DATA}/train/n01440764/.n01440764_1.JPEG",
         f"{DATA}/train/n01440764/a/n01440764_1.JPEG",
         f"{DATA}/train/n01440764_1.JPEG",
