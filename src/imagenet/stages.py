@@ -86,20 +86,23 @@ def prepare(config: PrepareConfig, *, data_set: str | None, bars: Bars) -> dict[
 
 def _usual_source(data_set: str | None, config: PrepareConfig, target: Path, bars: Bars) -> Path | None:
     """Find or download what a data set's bare name means; None for a dry run that would have to download it."""
-    from src.imagenet.sets.default_source import ORDERS, default_source
+    from src.imagenet.sets.default_source import ORDERS, beside, downloaded
 
     assert data_set is not None
     state, _ = read_state(target)
     if state.start is not None and state.start["layout"] == data_set and _is_arranged(state, target):
         return Path(state.start["source"])
-    order = ORDERS[data_set]
-    if config.dry_run and not any((target.absolute().parent / name).exists() for name in order.beside):
-        bars.say(f"{order.file.urls[0]} would be downloaded ({size(order.file.bytes)}), and prepared into {target}")
+    there = beside(data_set, target)
+    if there is not None:
+        return there
+    if config.dry_run:
+        file = ORDERS[data_set].file
+        bars.say(f"{file.urls[0]} would be downloaded ({size(file.bytes)}), and prepared into {target}")
         return None
     made = not target.exists()
     try:
         with alone_at(target), bars.counting(f"downloading {data_set} (bytes)") as progress:
-            return default_source(data_set, target, progress)
+            return downloaded(data_set, target, progress)
     except ConfigError:
         if made:
             remove_empty(target)

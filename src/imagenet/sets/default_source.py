@@ -43,26 +43,31 @@ ORDERS = {
 }
 
 
-def default_source(name: str, target: Path, progress: Callable[[int, int], None]) -> Path:
-    """Find a data set beside the target, or download it into the target's folder for unfinished work.
+def beside(name: str, target: Path) -> Path | None:
+    """Return the archive or folder of a data set that lies beside the target; None where none does."""
+    folder = target.absolute().parent
+    there = next((folder / candidate for candidate in ORDERS[name].beside if (folder / candidate).exists()), None)
+    if there is not None:
+        logger.info(f"reading {name} from {there}")
+    return there
+
+
+def downloaded(name: str, target: Path, progress: Callable[[int, int], None]) -> Path:
+    """Download a data set into the target's folder for unfinished work.
 
     Args:
         name: of the data set.
         target: where it will be written.
-        progress: called with bytes (done, total) of the download.
+        progress: called with bytes (done, total).
 
     Returns:
-        The archive or folder.
+        The archive.
 
     Raises:
         ConfigError: it cannot be had; says what to type.
         OSError: the download cannot be written.
     """
     order, parent = ORDERS[name], target.absolute().parent
-    for candidate in order.beside:
-        if (parent / candidate).exists():
-            logger.info(f"reading {name} from {parent / candidate}")
-            return parent / candidate
     logger.info(f"downloading {order.file.urls[0]} ({order.file.bytes / 1e6:,.0f} MB)")
     try:
         return download(order.file, downloads_of(target), progress)

@@ -11,7 +11,7 @@ import pytest
 
 from src.config import ConfigError
 from src.imagenet.sets import download as module
-from src.imagenet.sets.default_source import ORDERS, default_source
+from src.imagenet.sets.default_source import ORDERS, beside, downloaded
 from src.imagenet.sets.download import Published, download
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
@@ -141,7 +141,7 @@ def test_without_a_network_it_says_what_to_download_and_type(name: str, tmp_path
     monkeypatch.setenv("no_proxy", "")
     monkeypatch.setattr(module, "_PAUSE_SECONDS", 0.01)
     with pytest.raises(ConfigError) as caught:
-        default_source(name, tmp_path / name, lambda done, total: None)
+        downloaded(name, tmp_path / name, lambda done, total: None)
     for part in (ORDERS[name].file.urls[0], ORDERS[name].file.md5, "add source=<that file>", f"was not found in {tmp_path}"):
         assert part in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -149,6 +149,7 @@ def test_without_a_network_it_says_what_to_download_and_type(name: str, tmp_path
 
 @pytest.mark.parametrize("name", ["cifar10", "imagenette"])
 def test_what_lies_beside_the_target_is_taken_in_a_fixed_order(name: str, tmp_path: Path) -> None:
+    assert beside(name, tmp_path / name) is None
     for candidate in reversed(ORDERS[name].beside):
         (tmp_path / candidate).mkdir()
-        assert default_source(name, tmp_path / name, lambda done, total: None) == tmp_path / candidate
+        assert beside(name, tmp_path / name) == tmp_path / candidate
