@@ -133,6 +133,8 @@ def verdict(code: int, status: str, before: str, *, stopping: bool) -> int:
         return FINISHED
     if fresh and word == "failed":
         return WRONG if code == WRONG else FAILED
+    if fresh and word == "running" and code == FINISHED and not stopping:
+        return FAILED  # somebody's wrapper has hidden that it died
     if (fresh and word == "preempted") or stopping or code in (STOPPED, 130):
         return STOPPED
     return code if code in (FINISHED, WRONG) else FAILED
