@@ -42,6 +42,7 @@ class ClassTar:
         """See Unit."""
         try:
             with _opened(self._path) as descriptor:
+                os.posix_fadvise(descriptor, self._start, self._length, os.POSIX_FADV_SEQUENTIAL)
                 yield from self._pieces(descriptor, start)
         except DataError as error:
             raise DataError(f"{self.name} {error}") from None
@@ -83,6 +84,7 @@ class FlatRun:
         members = self._members
         try:
             with _opened(self._path) as descriptor:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
                 for index in range(self._first + start, self._last):
                     name = members.names[index]
                     content = _read(descriptor, members.starts[index], members.lengths[index], name)

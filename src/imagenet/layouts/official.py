@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from src.imagenet.published import DEVKIT_TAR, PUBLISHED, TEST_TARS, TRAIN_TAR, 
 from src.imagenet.tar_units import class_tars, flat_runs
 
 STAGE = "the source"
+_MOST_INNER = 50  # names in a folder that are looked at for a folder that holds the tars
 
 
 class _Parts(NamedTuple):
@@ -32,7 +34,7 @@ def looks_like(source: Path) -> bool:
         parts = _parts(_folder(source))
     except OSError:
         return False
-    return any(parts[:3]) and (source.is_dir() or source in parts[:3])
+    return any(parts[:3]) and (source.is_dir() or source in parts)
 
 
 def find(source: Path, config: PrepareConfig) -> Found:
@@ -82,7 +84,15 @@ def alone_is_wanted(config: PrepareConfig, other: str) -> bool:
 
 
 def _folder(source: Path) -> Path:
-    return source if source.is_dir() else source.parent
+    """Return the folder that holds the tars: the source, the one that it lies in, or the only one in it that does."""
+    if not source.is_dir():
+        return source.parent
+    if any(_parts(source)[:3]):
+        return source
+    with os.scandir(source) as entries:
+        inner = [Path(entry.path) for entry in islice(entries, _MOST_INNER) if entry.name[0] != "." and entry.is_dir()]
+    holding = [folder for folder in inner if os.access(folder, os.R_OK | os.X_OK) and any(_parts(folder)[:3])]
+    return holding[0] if len(holding) == 1 else source
 
 
 def _parts(folder: Path) -> _Parts:

@@ -23,6 +23,7 @@ LAYOUTS: dict[LayoutName, str] = {
 }
 assert {*LAYOUTS, "auto"} == {*get_args(LayoutName)}
 _SHOWN = 8
+_CONTROL = ".aria2"  # beside a file that aria2 has not finished, and whose size is the whole one's from the start
 
 
 class Layout(Protocol):
@@ -143,12 +144,18 @@ def _try(name: str, module: Layout, source: Path, config: PrepareConfig) -> _Tri
 def _chosen(tried: list[_Tried], source: Path) -> Found:
     whole = [(name, result) for name, result in tried if isinstance(result, Found)]
     if not whole:
-        errors = [result for name, result in tried if isinstance(result, ConfigError) and (name != "imagefolder" or len(tried) == 1)]
+        errors = [
+            result for name, result in tried if isinstance(result, ConfigError) and (name != "imagefolder" or len(tried) == 1)
+        ]
         raise ConfigError(errors[0].stage, [problem for error in errors for problem in error.problems])
     name, found = whole[0]
     if sum(other == name for other, _ in whole) > 1:
         fix = f"holds layout={name} twice, as an archive and unpacked. Name one of them: there {names_there(source)}."
         raise ConfigError(STAGE, [Problem("source", str(source), fix)])
+    unfinished = [archive.path for archive in found.archives if Path(f"{archive.path}{_CONTROL}").exists()]
+    if unfinished:
+        fix = f"is not downloaded yet: aria2's {_CONTROL} file lies beside it. Go on with the download, or delete that file."
+        raise ConfigError(STAGE, [Problem("source", str(path), fix) for path in unfinished])
     notes = [f"looks like layout={other} too, which is whole: {name} is taken" for other, _ in whole[1:]]
     partly = [other for other, result in tried if isinstance(result, ConfigError)]
     notes += [f"looks like layout={other} too, which is not whole: {name} is taken" for other in partly]

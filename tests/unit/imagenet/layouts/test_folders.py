@@ -70,6 +70,13 @@ def test_ranks_among_all_thousand_are_understood_for_fewer_classes(model: Model,
     assert tree_of(found_in(tmp_path), tmp_path) == model.files
 
 
+def test_ranks_are_refused_where_none_of_the_first_images_can_confirm_them(tmp_path: Path) -> None:
+    model = scale_model(12)
+    write_folders(tmp_path, model, labels="ranks")
+    with pytest.raises(ConfigError, match="cannot be known"):
+        found_in(tmp_path)
+
+
 @pytest.mark.parametrize("order", ["devkit", "shuffled"])
 def test_numbers_beside_names_that_are_no_ranks_are_refused(order: str, tmp_path: Path) -> None:
     model = scale_model()

@@ -49,10 +49,17 @@ def test_all_images_come_out_in_their_classes(model: Model, tmp_path: Path) -> N
     ]
 
 
-@pytest.mark.parametrize("named", ["", TRAIN, VAL, TEST])
-def test_the_folder_or_any_of_the_tars_may_be_named(named: str, model: Model, tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", ["..", ".", TRAIN, VAL, TEST, DEVKIT])
+def test_the_folder_the_one_above_or_any_of_the_archives_may_be_named(named: str, model: Model, tmp_path: Path) -> None:
+    source = write_official(tmp_path / "a/b", model)
+    assert tree_of(found_in(source.parent if named == ".." else source / named), tmp_path) == model.files
+
+
+def test_an_archive_that_aria2_has_not_finished_is_named(model: Model, tmp_path: Path) -> None:
     write_official(tmp_path, model)
-    assert tree_of(found_in(tmp_path / named), tmp_path) == model.files
+    (tmp_path / f"{TRAIN}.aria2").write_bytes(b"")
+    with pytest.raises(ConfigError, match=f"{TRAIN}'?: is not downloaded yet"):
+        found_in(tmp_path)
 
 
 def test_every_unit_goes_on_at_any_piece(model: Model, tmp_path: Path) -> None:
@@ -173,12 +180,27 @@ def test_what_is_no_image_of_its_class_is_refused_by_archive_and_member(kind: st
 def test_an_image_that_is_there_twice_is_refused(model: Model, tmp_path: Path) -> None:
     write_official(tmp_path, model)
     once = tar_of(inner(model, "n01440764"))
-    members = once[: len(once) - len(once) % 10240]
-    with tarfile.open(fileobj=io.BytesIO(once)) as archive:
-        end = max(member.offset_data + -(-member.size // 512) * 512 for member in archive)
-    write_train(tmp_path, {"n01440764.tar": members[:end] + once})
+    write_train(tmp_path, {"n01440764.tar": appended(once, once)})
     with pytest.raises(DataError, match=r"holds n01440764_\d+.JPEG twice"):
         list(found_in(tmp_path).units[0].pieces(0))
+
+
+def appended(tar: bytes, more: bytes) -> bytes:
+    """One tar behind the other, without the first one's end mark: what tar -r makes."""
+    with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+        end = max(member.offset_data + -(-member.size // 512) * 512 for member in archive)
+    return tar[:end] + more
+
+
+def test_a_class_or_a_validation_image_that_is_there_twice_is_refused(model: Model, tmp_path: Path) -> None:
+    write_official(tmp_path, model)
+    whole = {name: (tmp_path / name).read_bytes() for name in (TRAIN, VAL)}
+    (tmp_path / TRAIN).write_bytes(appended(whole[TRAIN], tar_of({"n02012849.tar": tar_of({})})))
+    (tmp_path / VAL).write_bytes(appended(whole[VAL], tar_of({"ILSVRC2012_val_00000003.JPEG": b"x"})))
+    with pytest.raises(ConfigError) as caught:
+        found_in(tmp_path)
+    assert "holds n02012849.tar twice" in str(caught.value)
+    assert "holds ILSVRC2012_val_00000003.JPEG twice" in str(caught.value)
 
 
 def test_a_member_larger_than_any_image_is_refused_before_it_is_read(model: Model, tmp_path: Path) -> None:
