@@ -17,7 +17,7 @@ from pathlib import Path
 from scripts.aws import volumes
 from scripts.aws.calls import Cloud, answer, say
 from scripts.aws.commands import Machine, need_root
-from scripts.aws.devices import signature, size_of, wait_for_device, why_not_empty
+from scripts.aws.devices import in_use, signature, size_of, wait_for_device, why_not_empty
 from scripts.aws.errors import FailedError, Problem, RefusedError, refuse
 
 STATE_FOLDER = "/var/lib/imagenet-trainer"
@@ -39,13 +39,14 @@ def format_volume(options: Namespace) -> int:
     need_root("format", dry_run=options.dry_run)
     volume_id = volume_id_of(options)
     device = wait_for_device(volume_id, xen_name=options.device_name, at_most=options.wait_seconds, dry_run=options.dry_run)
+    own = uuid_of(volume_id)
     marker = Path(options.state_folder) / f"formatting-{volume_id}.json"
     if not device.exists() or (options.dry_run and os.geteuid() != 0):
         say("The device cannot be looked at: it would be, and refused if it held anything.")
     elif _is_ours(machine, device, volume_id, marker):
         _forget(marker, dry_run=options.dry_run)
         return answer(dry_run=options.dry_run, status="exists", volume=volume_id, device=device, uuid=uuid_of(volume_id))
-    elif not _began_empty(marker, device, volume_id):
+    elif not _began_empty(marker, device, volume_id) or in_use(device) or signature(machine, device).get("UUID", own) != own:
         if problems := why_not_empty(machine, device):
             fix = "only an empty one is formatted. Does it hold your data, type `volume mount`; else create another."
             raise RefusedError("volume format", [*problems, Problem("volume", volume_id, fix)])

@@ -32,7 +32,7 @@ def create_once(
     create: Callable[[str], Answer],
     exists: Callable[[Answer], bool | None],
     every: float,
-    patience: float = 60.0,
+    patience: float = 90.0,
 ) -> tuple[Answer, bool]:
     """What there is of this name, else a new one.
 
@@ -41,15 +41,15 @@ def create_once(
         name: the user's.
         look: finds the living thing by its tag; None: there is none, or not to be seen yet.
         create: makes it with a ClientToken.
-        exists: whether a thing that `create` answered lives: False, it is gone for certain; None, it cannot be seen yet.
+        exists: whether what `create` answered lives: False, it is gone for certain; None, it cannot be seen, yet or any more.
         every: seconds between two looks.
-        patience: seconds for which AWS may not show what it made.
+        patience: seconds for which AWS may not show what it made; what it does not show then is gone.
 
     Returns:
         The thing as `look` or `create` described it, and whether this call made it.
 
     Raises:
-        FailedError: AWS does not show in time what it made; the same command looks again.
+        FailedError: AWS remembers too many of this name.
     """
     found = look()
     if found is not None:
@@ -66,8 +66,6 @@ def create_once(
                 return found, False
             continue
         living = _poll(lambda made=made: exists(made), every, patience)  # type: ignore[misc]
-        if living is None:
-            raise FailedError(f"{kind} {name}: AWS made it but does not show it after {patience:.0f} s. Type the command again.")
         if living:
             return made, True
     raise FailedError(f"{kind} {name}: {_GENERATIONS} of this name were made and deleted within a day. Take another --name.")

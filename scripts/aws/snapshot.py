@@ -35,6 +35,9 @@ def snapshot(options: Namespace) -> int:
     written = last_written(machine, device) if device is not None else None
     chosen = _covering(cloud, volume, written)
     if chosen is None:
+        last = max((when for when in (written, volumes.last_attached(volume)) if when is not None), default=None)
+        if last is not None and not cloud.dry_run:  # so that the snapshot begins in a later second than what it holds
+            time.sleep(min(max(0.0, last.timestamp() + 1.05 - time.time()), 1.05))
         chosen = _create(cloud, volume)
     snapshot_id = chosen["SnapshotId"]
     if cloud.dry_run:
@@ -59,6 +62,8 @@ def wait_for_snapshot(cloud: Cloud, snapshot_id: str, *, every: float, at_most: 
         except CallError as error:
             if error.code != "InvalidSnapshot.NotFound" or time.monotonic() - begun > _SHOWN_WITHIN:
                 raise
+            found = []
+        if not found:
             return False, "not shown yet"
         state, progress = found[0]["State"], found[0].get("Progress") or "?"
         if state in ("error", "recoverable", "recovering"):
@@ -91,10 +96,11 @@ def why_not_covered(cloud: Cloud, volume: Answer, snapshot: Answer, *, written: 
 
 def _newer_than(cloud: Cloud, volume: Answer, snapshot: Answer, written: datetime | None) -> str | None:
     began = snapshot["StartTime"]
+    second = began.replace(microsecond=0)  # all others are known to the second
     attached = volumes.last_attached(volume)
-    if attached is not None and attached > began:
+    if attached is not None and attached >= second:
         return f"began at {began:%F %T}, before the volume was last attached ({attached:%F %T})"
-    if written is not None and written > began:
+    if written is not None and written >= second:
         return f"began at {began:%F %T}, before the file system was last written ({written:%F %T})"
     operations = _writes_since(cloud, volume["VolumeId"], began)
     if operations:

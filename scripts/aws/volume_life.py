@@ -51,6 +51,7 @@ def create(options: Namespace) -> int:
         create=make,
         exists=exists,
         every=options.poll_seconds,
+        patience=min(90.0, options.wait_seconds),
     )
     if not new:
         _same(volume, arguments)

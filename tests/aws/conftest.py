@@ -81,9 +81,9 @@ class Account:
         from scripts.aws.__main__ import main
 
         out, err = io.StringIO(), io.StringIO()
-        old = dict(os.environ)
+        old, new = dict(os.environ), self.environment()
         os.environ.clear()
-        os.environ.update(self.environment())
+        os.environ.update(new)
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 try:
