@@ -71,6 +71,7 @@ class ReadAhead:
         while self._thread.is_alive():
             self._thread.join(_PATIENCE)
             progress(self._read, total)
+        progress(self._read, total)
 
     def stop(self) -> None:
         """Leave it."""
