@@ -25,6 +25,7 @@ _NAMES = {
     "val": ("val", "valid", "validation", "ILSVRC2012_img_val"),
     "test": ("test", "ILSVRC2012_img_test_v10102019", "ILSVRC2012_img_test"),
 }
+_KAGGLES = ("ILSVRC", "Data", "CLS-LOC")  # a tree that tells more about itself: layouts/kaggle.py
 _LOOKED = 200  # names of a folder that are looked at
 _MOST_INNER = 20  # folders that are looked into for the tree
 
@@ -136,6 +137,8 @@ def _root(source: Path) -> Path | None:
 
 
 def _is_root(root: Path) -> bool:
+    if root.resolve().parts[-3:] == _KAGGLES:
+        return False
     val, train = _split(root, "val"), _split(root, "train")
     if val is not None and any(VAL.fullmatch(name) for name in _first_names(val)):
         return True

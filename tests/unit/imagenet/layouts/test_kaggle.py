@@ -38,7 +38,9 @@ def test_any_folder_of_the_trees_upper_part_may_be_named(named: str, model: Mode
         with pytest.raises(ConfigError):  # these are train's class folders: an ImageFolder without a validation split
             found_in(source / named)
     else:
-        assert tree_of(found_in(source / named), tmp_path / "side") == model.files
+        found = found_in(source / named)
+        assert tree_of(found, tmp_path / "side") == model.files
+        assert not any("looks like" in note for note in found.notes)
 
 
 def test_without_lists_nothing_is_listed(model: Model, tmp_path: Path) -> None:
