@@ -77,8 +77,9 @@ class FolderSource:
             key: the configuration's key of the folder, for the message.
             tolerate_bad: whether single bad images are somebody else's matter.
         """
-        chosen = set() if tolerate_bad else set(self._ids.tolist())
-        bad = [(self._index.path(index), fault) for index, fault in sorted(self._index.faults.items()) if index in chosen]
+        faults = {} if tolerate_bad else self._index.faults
+        chosen = set(self._ids[np.isin(self._ids, list(faults))].tolist()) if faults else set()
+        bad = [(self._index.path(index), fault) for index, fault in sorted(faults.items()) if index in chosen]
         shown = [Problem(path, None, f"{fault}. Replace or remove it.") for path, fault in bad[:_SHOWN]]
         if len(bad) > _SHOWN:
             shown.append(Problem(key, str(self._index.root), f"{len(bad) - _SHOWN} more files are bad. Replace or remove them."))

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import yaml
 
-from src.config import load
-from src.config.data import FolderData
+from src.config.overrides import CONF_DIR
 from src.data.index import teach_index
 from src.data.index_cache import Names
 from src.imagenet.pieces import Split
@@ -51,6 +51,5 @@ def tell_index(root: Path, listings: Mapping[Split, Listing], looks: Looks, leve
 
 def _cache_dir() -> Path:
     """Return where the trainer looks for indexes of read-only data, if nothing else is set for it."""
-    data = load(["data=imagefolder"]).data
-    assert isinstance(data, FolderData)
-    return Path(data.cache_dir).expanduser()
+    stored = yaml.safe_load((CONF_DIR / "data" / "_stored.yaml").read_text())
+    return Path(stored["cache_dir"]).expanduser()
