@@ -19,7 +19,18 @@ from src.data.sources.folder import FolderSource
 from src.data.sources.tar import TarSource
 from src.imagenet.layouts.recognise import LAYOUTS as NAMES
 from src.imagenet.wnids import imagenet_wnids
-from tests.scale_models import CMYK, LAYOUTS, PNG, Model, devkit_files, scale_model, write_folders, write_kaggle, write_official
+from tests.scale_models import (
+    CMYK,
+    LAYOUTS,
+    PNG,
+    Model,
+    devkit_files,
+    scale_model,
+    write_folders,
+    write_imagefolder,
+    write_kaggle,
+    write_official,
+)
 
 RunDoor = Callable[..., subprocess.CompletedProcess[str]]
 LAYOUT_OF = {
@@ -184,6 +195,19 @@ def test_what_lacks_the_devkit_and_a_tar_is_told_so_at_once_and_nothing_is_made(
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz must lie there, too" in done.stderr
     assert not (room / "target").exists()
+
+
+def test_validation_images_are_added_to_training_images_from_elsewhere(prepare: Any, room: Path) -> None:
+    """The layout is typed and the other split stands there: then one alone is enough."""
+    model = scale_model(30)
+    write_imagefolder(room / "target", model)
+    shutil.rmtree(room / "target/val")
+    shutil.rmtree(room / "target/test")
+    source = write_official(room / "tars", model, test=False)
+    (source / "ILSVRC2012_img_train.tar").unlink()
+    prepare(source, room / "target", "layout=official")
+    shutil.copytree(write_imagefolder(room / "whole", model) / "test", room / "target/test")
+    assert_is_the_model(room / "target", model, room)
 
 
 def test_an_annotation_that_lies_is_met_when_classes_are_given_and_nothing_is_published(run_door: RunDoor, room: Path) -> None:

@@ -71,9 +71,10 @@ def check_manifest(root: Path, looks: Looks, level: int) -> Finding:
 
 
 def _differences(manifest: Manifest, looks: Looks) -> tuple[list[str], int]:
-    """Walk both lists, sorted, side by side."""
+    """Walk both lists, sorted, side by side. A split that the manifest does not tell of was prepared elsewhere."""
     paths = [os.fsencode(path) for path in looks.paths()]
-    order = sorted(range(len(paths)), key=paths.__getitem__)
+    told_of = {os.fsencode(manifest.paths[number].partition("/")[0]) for number in range(len(manifest.paths))}
+    order = sorted((at for at, path in enumerate(paths) if path.partition(b"/")[0] in told_of), key=paths.__getitem__)
     sizes, crcs = looks.column("size"), looks.column("crc")
     offenders: list[str] = []
     compared, at = 0, 0
