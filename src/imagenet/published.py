@@ -1,6 +1,7 @@
 """The archives of ILSVRC2012 as image-net.org publishes them: names, sizes, md5 sums.
 
-Sums: as the site shows them to who is logged in; those of train, val and devkit stand in torchvision's `datasets/imagenet.py`, too.
+Sums: as the site shows them to who is logged in; those of train, val and devkit stand in torchvision's `datasets/imagenet.py`, too,
+that of test in many projects' guides.
 Sizes of train and val: CompVis/taming-transformers, `taming/data/imagenet.py`. Of the devkit and the test archive none was found.
 """
 

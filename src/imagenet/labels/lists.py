@@ -11,6 +11,7 @@ A number is believed only where it is known what it counts: by a training list b
 validation images, which are public knowledge. Else the list is refused.
 """
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -61,8 +62,9 @@ def find_lists(folders: Sequence[Path]) -> tuple[list[LabelList], list[Path]]:
     lists: list[LabelList] = []
     trained: list[Path] = []
     for folder in folders:
-        for path in sorted(folder.iterdir()):
-            if path.suffix.lower() not in (".txt", ".csv") or path.name[0] == "." or not path.is_file():
+        names = (name for name in os.listdir(folder) if name.lower().endswith((".txt", ".csv")) and name[0] != ".")
+        for path in (folder / name for name in sorted(names)):
+            if not path.is_file():
                 continue
             first = _first_line(path)
             if _TRAINED.fullmatch(first):
