@@ -21,7 +21,7 @@ from src.imagenet.manifest import FOLDER
 from src.imagenet.pieces import Found
 from src.imagenet.plan import Plan, key_of, make_plan, table
 from src.imagenet.rows import Rows, remove_unknown
-from src.imagenet.space import size
+from src.imagenet.space import StoppedError, size
 from src.imagenet.sums import ReadAhead
 from src.imagenet.writing import STAGE, Writer
 from src.machine import allowed_cpus
@@ -268,6 +268,9 @@ def _index(job: _Job) -> None:
                 threads=job.threads,
                 progress=progress,
             )
+        path = job.target / f".{split}.index.npz"
+        if not path.exists() and os.access(job.target, os.W_OK):  # the trainer would build it at each start
+            raise StoppedError(f"{path} could not be written: is there room? The same command goes on.")
 
 
 def verify_target(config: PrepareConfig, *, bars: Bars) -> dict[str, Any]:
