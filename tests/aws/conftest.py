@@ -162,7 +162,7 @@ class Proxy:
         self.broken = 0
         self.victim: int | None = None
         self.rewrite: Callable[[str, bytes], bytes] | None = None
-        self.intercept: Callable[[str, dict[str, str]], bytes | None] | None = None
+        self.intercept: Callable[[str, dict[str, str]], tuple[int, bytes] | None] | None = None
         self._tokens: dict[str, tuple[dict[str, str], tuple[int, dict[str, str], bytes]]] = {}
         self._lock = threading.Lock()
         proxy = self
@@ -208,9 +208,10 @@ class Proxy:
         if hit and self.manner == "kill before":
             self._kill(handler)
             return
-        answer = self.intercept(action, form) if self.intercept is not None else None
-        status, headers = 200, {"Content-Type": "text/xml"}
-        if answer is None:
+        own = self.intercept(action, form) if self.intercept is not None else None
+        if own is not None:
+            status, headers, answer = own[0], {"Content-Type": "text/xml"}, own[1]
+        else:
             status, headers, answer = self._ask_once(handler, body, form)
         if hit:
             if self.manner == "kill after":
@@ -244,9 +245,7 @@ class Proxy:
                 return got
         if known[0] == form:
             return known[1]
-        error = "<Code>IdempotentParameterMismatch</Code><Message>The token was used with other parameters.</Message>"
-        page = f"<Response><Errors><Error>{error}</Error></Errors><RequestID>1</RequestID></Response>"
-        return 400, {"Content-Type": "text/xml"}, page.encode()
+        return 400, {"Content-Type": "text/xml"}, error_page("IdempotentParameterMismatch")
 
     def _ask(self, handler: http.server.BaseHTTPRequestHandler, body: bytes) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection(self.server.hostname or "", self.server.port, timeout=60)
@@ -271,6 +270,12 @@ class Proxy:
         handler.close_connection = True
         with contextlib.suppress(OSError):
             handler.connection.shutdown(socket.SHUT_RDWR)
+
+
+def error_page(code: str) -> bytes:
+    """How EC2 says no."""
+    error = f"<Code>{code}</Code><Message>Because.</Message>"
+    return f"<Response><Errors><Error>{error}</Error></Errors><RequestID>1</RequestID></Response>".encode()
 
 
 def _action(handler: http.server.BaseHTTPRequestHandler, body: bytes) -> tuple[str, dict[str, str]]:
@@ -365,13 +370,13 @@ def why_no_devices() -> str | None:
 
 @pytest.fixture
 def device(tmp_path: Path) -> Iterator[Device]:
-    """A loop device of 256 MiB, all zero, as a new volume is."""
+    """A loop device of 64 MiB, all zero, as a new volume is."""
     reason = why_no_devices()
     if reason is not None:
         pytest.skip(reason)
     file = tmp_path / "volume"
     with file.open("wb") as made:
-        made.truncate(256 << 20)
+        made.truncate(64 << 20)
     shown = subprocess.run(["losetup", "--find", "--show", str(file)], capture_output=True, text=True, check=True)
     device = Device(Path(shown.stdout.strip()), file)
     try:

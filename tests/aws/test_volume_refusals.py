@@ -59,11 +59,11 @@ def data_at_the_start(device: Device) -> None:
 
 
 def data_in_the_middle(device: Device) -> None:
-    device.fill(100 << 20, b"x" * (8 << 20))
+    device.fill(30 << 20, b"x" * (4 << 20))
 
 
 def data_at_the_end(device: Device) -> None:
-    device.fill((256 << 20) - 600, b"the last bytes of an old RAID")
+    device.fill((64 << 20) - 600, b"the last bytes of an old RAID")
 
 
 @pytest.mark.parametrize("content", [ext4, xfs, mbr, luks, lvm, swap, data_at_the_start, data_in_the_middle, data_at_the_end])
@@ -117,7 +117,7 @@ def test_a_note_that_formatting_began_does_not_cover_data_that_came_later(accoun
     """Killed after mkfs ended, mounted and filled by hand: the file system is found whole, or left alone."""
     device.plug_in(VOLUME)
     assert form(account, tmp_path).code == 0
-    note = {"volume": VOLUME, "uuid": uuid_of(VOLUME), "bytes": 256 << 20}
+    note = {"volume": VOLUME, "uuid": uuid_of(VOLUME), "bytes": 64 << 20}
     (tmp_path / "state" / f"formatting-{VOLUME}.json").write_text(str(note).replace("'", '"'))
     at = tmp_path / "by-hand"
     at.mkdir()
@@ -133,7 +133,7 @@ def test_a_note_that_formatting_began_does_not_cover_data_that_came_later(accoun
 def test_a_note_does_not_cover_another_file_system(account: Account, device: Device, tmp_path: Path) -> None:
     device.plug_in(VOLUME)
     assert form(account, tmp_path).code == 0
-    note = {"volume": VOLUME, "uuid": uuid_of(VOLUME), "bytes": 256 << 20}
+    note = {"volume": VOLUME, "uuid": uuid_of(VOLUME), "bytes": 64 << 20}
     (tmp_path / "state" / f"formatting-{VOLUME}.json").write_text(str(note).replace("'", '"'))
     device.empty()
     ext4(device)
@@ -162,7 +162,7 @@ def test_no_device_of_that_serial_is_told_and_no_other_device_is_taken(account: 
     done = form(account, tmp_path)
     assert done.code == 1
     assert "no device of this machine has its serial vol0123456789abcdef0" in done.err
-    assert device.file.read_bytes() == bytes(256 << 20)
+    assert device.file.read_bytes() == bytes(64 << 20)
 
 
 def test_the_file_system_has_inodes_for_all_of_imagenet(account: Account, device: Device, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_device_too_small_for_so_many_files_is_refused(account: Account, devic
     done = account.here("volume", "format", "--volume-id", VOLUME, "--state-folder", str(tmp_path / "state"), *QUICK)
     assert done.code == 2
     assert "too small" in done.err
-    assert device.file.read_bytes() == bytes(256 << 20)
+    assert device.file.read_bytes() == bytes(64 << 20)
 
 
 def test_fstab_gets_one_line_and_everything_else_in_it_stays(account: Account, device: Device, tmp_path: Path) -> None:
