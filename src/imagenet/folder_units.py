@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from src.config import Problem
 from src.imagenet.names import CLASS_TAR, TRAIN, WNID
-from src.imagenet.pieces import Piece, Split, Unit
+from src.imagenet.pieces import Archive, Piece, Split, Unit
 from src.imagenet.tar_units import ClassTar
 
 RUN = 5_000  # images of a flat folder that are one unit
@@ -80,11 +80,13 @@ class Train(NamedTuple):
     Attributes:
         units: class folders and class tars, by wnid.
         classes: their wnids, sorted.
+        archives: the class tars.
         stamp: tells this state from another.
     """
 
     units: Sequence[Unit]
     classes: Sequence[str]
+    archives: Sequence[Archive]
     stamp: object
 
 
@@ -117,7 +119,8 @@ def read_train(path: Path, problems: list[Problem]) -> Train:
     units: list[Unit] = [*classes, *archives]
     if not units and not problems:
         problems.append(Problem(str(path), None, "holds no class folder such as n01440764/."))
-    return Train(sorted(units, key=lambda unit: unit.name), sorted({*folders, *tars}), stamp)
+    files = [Archive(path / f"{wnid}.tar", None, None) for wnid in tars]
+    return Train(sorted(units, key=lambda unit: unit.name), sorted({*folders, *tars}), files, stamp)
 
 
 def read_flat(path: Path, split: Split, pattern: re.Pattern[str], problems: list[Problem]) -> list[FlatFolder]:

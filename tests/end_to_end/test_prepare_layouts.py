@@ -109,7 +109,10 @@ def assert_is_the_model(target: Path, model: Model, scratch: Path) -> None:
         assert not (scratch / "cache").exists()
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+VARIANTS = ("folders with the devkit's folder", "torrent as tar", "huggingface compressed")  # whose units others have shown
+
+
+@pytest.mark.parametrize("layout", [pytest.param(name, marks=pytest.mark.long) if name in VARIANTS else name for name in LAYOUTS])
 def test_every_layout_of_a_thousand_classes_becomes_the_same_data_set(layout: str, prepare: Any, room: Path) -> None:
     model = scale_model()
     assert len(model.wnids) == 1000

@@ -68,7 +68,7 @@ def find(source: Path, config: PrepareConfig) -> Found:
     return Found(
         layout="folders",
         units=[*(trained.units if trained is not None else ()), *flat],
-        archives=[],
+        archives=trained.archives if trained is not None else [],
         stamp=[
             str(root.resolve()),
             trained.stamp if trained is not None else None,

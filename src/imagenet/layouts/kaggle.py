@@ -53,7 +53,7 @@ def find(source: Path, config: PrepareConfig) -> Found:
     return Found(
         layout="kaggle",
         units=[*train.units, *flat],
-        archives=[],
+        archives=train.archives,
         stamp=[str(root.resolve()), train.stamp, [[run.name, len(run.names)] for run in flat], _states(root)],
         labels=lambda side: labels.labels(root),
         words=lambda side: labels.words(root),

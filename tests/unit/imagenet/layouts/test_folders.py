@@ -173,6 +173,7 @@ def test_class_tars_that_were_not_unpacked_yet_are_read_where_they_lie(model: Mo
     found = found_in(tmp_path)
     assert tree_of(found, tmp_path) == model.files
     assert found.units[0].name == f"train/{model.wnids[0]}.tar"
+    assert [archive.path.name for archive in found.archives] == [f"{wnid}.tar" for wnid in model.wnids[::2]]
 
 
 def test_unpacking_that_was_broken_off_is_refused_by_class(model: Model, tmp_path: Path) -> None:
