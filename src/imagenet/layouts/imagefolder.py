@@ -12,6 +12,7 @@ from loguru import logger
 
 from src.config import ConfigError, Problem
 from src.config.prepare import PrepareConfig
+from src.data.tar.images import some
 from src.imagenet.pieces import Archive, Found, Split
 from src.imagenet.sets.folders import ClassFolder, FolderUnit
 from src.imagenet.sets.split import chosen_for_val, val_count
@@ -113,7 +114,7 @@ def _problems_of_splits(tree: Tree, config: PrepareConfig) -> list[Problem]:
         return [Problem("source", None, f"{fix}.")]
     single = [folder.name for folder in _undivided(tree) if not val_count(len(folder.names), asked)]
     if single:
-        fix = f"{len(single)} classes have one image only, and cannot be in both train and val: {_some(single)}. "
+        fix = f"{len(single)} classes have one image only, and cannot be in both train and val: {some(single)}. "
         fix += "Add images to them, or remove them."
         return [Problem("val_fraction", asked, fix)]
     return []
@@ -127,9 +128,9 @@ def _differences(tree: Tree) -> list[Problem]:
         classes = {folder.name for folder in tree.splits.get(split, ())} - {""}
         lacking, beyond = sorted(train - classes), sorted(classes - train)
         if lacking and split == "val" and classes:
-            problems.append(Problem(f"{tree.root}/val", None, f"lacks {len(lacking)} classes that train has: {_some(lacking)}."))
+            problems.append(Problem(f"{tree.root}/val", None, f"lacks {len(lacking)} classes that train has: {some(lacking)}."))
         if beyond and train:
-            problems.append(Problem(f"{tree.root}/train", None, f"lacks {len(beyond)} classes that {split} has: {_some(beyond)}."))
+            problems.append(Problem(f"{tree.root}/train", None, f"lacks {len(beyond)} classes that {split} has: {some(beyond)}."))
     return problems
 
 
@@ -146,7 +147,3 @@ def _notes(tree: Tree, config: PrepareConfig) -> list[str]:
         notes.append(f"class folders are numbers, and labels follow their names as text: {order}, ...")
         logger.warning(f"{tree.root}: {notes[-1]}. Label k is not class k: name folders 01, 02, ... if that is not what you want.")
     return notes
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

@@ -1,12 +1,16 @@
-"""A folder of class folders, or one of train/, val/ and test/ that hold them: which it is, and all that is wrong with it."""
+"""A folder of class folders, or one of train/, val/ and test/ that hold them: which it is, and all that is wrong with it.
+
+It may lie on a disk or in an archive; what a folder holds is asked of a Place.
+"""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from src.config import ConfigError, Problem
 from src.data.index import EXTENSIONS
+from src.data.tar.images import some
 from src.imagenet.pieces import Split
 from src.imagenet.sets.folders import ClassFolder, Leftovers, Some, name_fault, read_class
 
@@ -31,16 +35,35 @@ class Tree(NamedTuple):
     strangers: Some
 
 
-class _Folder(NamedTuple):
-    """The names in a folder that are not hidden."""
+class Folder(NamedTuple):
+    """The names in a folder that are not hidden, sorted."""
 
     path: str
-    folders: list[str]
-    images: list[str]
-    others: list[str]
+    folders: Sequence[str]
+    images: Sequence[str]
+    others: Sequence[str]
 
-    @classmethod
-    def read(cls, path: str) -> "_Folder":
+
+class Place(Protocol):
+    """Where folders lie."""
+
+    def folder(self, path: str) -> Folder:
+        """List a folder.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+
+    def read_class(self, path: str, name: str, leftovers: Leftovers) -> ClassFolder:
+        """List a class's images, in its folder and below.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+
+
+class _Disk:
+    def folder(self, path: str) -> Folder:
         folders: list[str] = []
         images: list[str] = []
         others: list[str] = []
@@ -49,20 +72,27 @@ class _Folder(NamedTuple):
                 if entry.name[0] != ".":
                     is_image = entry.name.lower().endswith(EXTENSIONS)
                     (folders if entry.is_dir() else images if is_image else others).append(entry.name)
-        return cls(path, sorted(folders), sorted(images), sorted(others))
+        return Folder(path, sorted(folders), sorted(images), sorted(others))
 
-    def below(self, name: str) -> "_Folder":
-        return _Folder.read(os.path.join(self.path, name))
+    def read_class(self, path: str, name: str, leftovers: Leftovers) -> ClassFolder:
+        return read_class(path, name, leftovers)
 
 
-def read_tree(source: str) -> Tree:
+DISK: Place = _Disk()
+
+
+def read_tree(source: str, place: Place = DISK) -> Tree:
     """Read the names of all images.
+
+    Args:
+        source: the outermost folder.
+        place: where it lies.
 
     Raises:
         ConfigError: it is no such folder, or something in it cannot be told apart; every problem at once.
     """
     try:
-        return _read(_descend(_Folder.read(source)))
+        return _Reader(place).read(_descend(place, place.folder(source)))
     except OSError as error:
         raise ConfigError(STAGE, [Problem("source", error.filename or source, f"cannot be read ({error.strerror}).")]) from error
 
@@ -70,10 +100,10 @@ def read_tree(source: str) -> Tree:
 def looks_like_tree(source: str) -> bool:
     """Tell whether it may be one, by the first names only. Raises nothing."""
     try:
-        top = _descend(_Folder.read(source))
+        top = _descend(DISK, DISK.folder(source))
         train = _split_folder(top, "train")
-        inside = top if train is None else top.below(train)
-        return any(_holds_images(inside.below(name)) for name in inside.folders[:_SHOWN])
+        inside = top if train is None else _below(DISK, top, train)
+        return any(_holds_images(_below(DISK, inside, name)) for name in inside.folders[:_SHOWN])
     except OSError:
         return False
 
@@ -84,126 +114,124 @@ def classes_of_train(source: str) -> frozenset[str]:
     Raises:
         OSError: it cannot be read.
     """
-    top = _descend(_Folder.read(source))
+    top = _descend(DISK, DISK.folder(source))
     train = _split_folder(top, "train")
-    return frozenset() if train is None else frozenset(top.below(train).folders)
+    return frozenset() if train is None else frozenset(_below(DISK, top, train).folders)
 
 
-def _holds_images(folder: _Folder) -> bool:
-    return bool(folder.images) or any(folder.below(name).images for name in folder.folders[:_SHOWN])
+def _below(place: Place, folder: Folder, name: str) -> Folder:
+    return place.folder(os.path.join(folder.path, name))
 
 
-def _descend(folder: _Folder) -> _Folder:
+def _holds_images(folder: Folder) -> bool:
+    return bool(folder.images) or any(_below(DISK, folder, name).images for name in folder.folders[:_SHOWN])
+
+
+def _descend(place: Place, folder: Folder) -> Folder:
     """Go into a folder that stands alone, as archives make it, where that holds classes or splits."""
     while len(folder.folders) == 1 and not folder.images and folder.folders[0].lower() not in SPLIT_WORDS:
-        inner = folder.below(folder.folders[0])
+        inner = _below(place, folder, folder.folders[0])
         if inner.images or not inner.folders:
             break
         folder = inner
     return folder
 
 
-def _split_folder(top: _Folder, split: str) -> str | None:
+def _split_folder(top: Folder, split: str) -> str | None:
     return next((name for name in top.folders if SPLIT_WORDS.get(name.lower()) == split), None)
 
 
-def _read(top: _Folder) -> Tree:
-    problems: list[Problem] = []
-    leftovers = Leftovers(Some(), Some())
-    for name in top.others:
-        leftovers.strangers.add(os.path.join(top.path, name))
-    if top.images:
-        problems.append(_loose(top))
-    worded = [name for name in top.folders if name.lower() in SPLIT_WORDS]
-    splits: dict[Split | str, Sequence[ClassFolder]] = {}
-    if not worded:
-        splits["all"] = _classes(top, top.folders, leftovers, problems)
-    else:
-        for name in sorted(set(top.folders) - set(worded)):
-            leftovers.strangers.add(os.path.join(top.path, name) + os.sep)
-        problems += _doubts(top, worded)
-        for name in [] if problems else worded:
-            split = SPLIT_WORDS[name.lower()]
-            folder = top.below(name)
-            splits[split] = (
-                _flat(folder, leftovers) if split == "test" and not folder.folders else _split(folder, leftovers, problems)
+class _Reader:
+    """Reads a tree, and gathers what is wrong with it."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._problems: list[Problem] = []
+        self._leftovers = Leftovers(Some(), Some())
+
+    def read(self, top: Folder) -> Tree:
+        splits = self._splits(top)
+        if self._leftovers.unusable.count:
+            unusable = self._leftovers.unusable
+            self._refuse(top.path, f"{unusable.count:,} images cannot be taken: {unusable}. Mend, rename or remove them.")
+        if not self._problems and not any(splits.values()):
+            fix = "holds no images: <class>/<image>, or train/<class>/<image>, was expected."
+            self._problems.append(Problem("source", top.path, fix))
+        if self._problems:
+            raise ConfigError(STAGE, self._problems)
+        return Tree(top.path, splits, self._leftovers.strangers)
+
+    def _splits(self, top: Folder) -> dict[Split | str, Sequence[ClassFolder]]:
+        worded = [name for name in top.folders if name.lower() in SPLIT_WORDS]
+        self._leave_out(top, top.others)
+        self._refuse_loose(top)
+        if not worded:
+            return {"all": self._classes(top)}
+        self._leave_out(top, [name + os.sep for name in top.folders if name not in worded])
+        self._doubt(top, worded)
+        splits: dict[Split | str, Sequence[ClassFolder]] = {}
+        for name in [] if self._problems else worded:
+            split, folder = SPLIT_WORDS[name.lower()], _below(self._place, top, name)
+            if split == "test" and not folder.folders:
+                flat = self._place.read_class(folder.path, "", self._leftovers)
+                splits[split] = [flat] if len(flat.names) else []
+                continue
+            self._leave_out(folder, folder.others)
+            self._refuse_loose(folder)
+            if not folder.folders:
+                self._refuse(folder.path, "holds no class folders: <split>/<class>/<image> was expected.")
+            splits[split] = self._classes(folder)
+        return splits
+
+    def _doubt(self, top: Folder, worded: Sequence[str]) -> None:
+        """Say what keeps the folders from being splits."""
+        by_split: dict[Split, list[str]] = {}
+        for name in worded:
+            by_split.setdefault(SPLIT_WORDS[name.lower()], []).append(name)
+            folder = _below(self._place, top, name)
+            if folder.images and name.lower() != "test":
+                fix = "holds images itself, not class folders. If it is a class, rename it; a split is <split>/<class>/<image>."
+                self._refuse(folder.path, fix)
+        for split, names in by_split.items():
+            if len(names) > 1:
+                self._refuse(top.path, f"{' and '.join(names)} both name the split {split}. Merge them, or move one away.")
+        if "train" not in by_split:
+            others = [name for name in top.folders if name not in worded]
+            beside = f" beside {some(others)}" if others else ""
+            fix = f"holds {' and '.join(worded)}{beside}, but no train. If they are classes, give them other names."
+            self._refuse(top.path, fix)
+
+    def _classes(self, top: Folder) -> Sequence[ClassFolder]:
+        nameless = [name for name in top.folders if name_fault(name) is not None]
+        if nameless:
+            shown = some(map(repr, nameless))
+            self._refuse(
+                top.path, f"class folders have names with control characters, or bytes that are no UTF-8: {shown}. Rename them."
             )
-    if leftovers.unusable.count:
-        fix = f"{leftovers.unusable.count:,} images cannot be taken: {leftovers.unusable}. Mend, rename or remove them."
-        problems.append(Problem(top.path, None, fix))
-    if not problems and not any(splits.values()):
-        problems.append(Problem("source", top.path, "holds no images: <class>/<image>, or train/<class>/<image>, was expected."))
-    if problems:
-        raise ConfigError(STAGE, problems)
-    return Tree(top.path, splits, leftovers.strangers)
 
+        def read(name: str) -> tuple[ClassFolder, Leftovers]:
+            mine = Leftovers(Some(), Some())
+            return self._place.read_class(os.path.join(top.path, name), name, mine), mine
 
-def _doubts(top: _Folder, worded: Sequence[str]) -> list[Problem]:
-    """Say what keeps the folders from being splits."""
-    problems = []
-    others = sorted(set(top.folders) - set(worded))
-    by_split: dict[Split, list[str]] = {}
-    for name in worded:
-        by_split.setdefault(SPLIT_WORDS[name.lower()], []).append(name)
-        if top.below(name).images and name.lower() != "test":
-            fix = "holds images itself, not class folders. If it is a class, rename it; a split is <split>/<class>/<image>."
-            problems.append(Problem(os.path.join(top.path, name), None, fix))
-    for split, names in by_split.items():
-        if len(names) > 1:
-            fix = f"{' and '.join(names)} both name the split {split}. Merge them, or move one away."
-            problems.append(Problem(top.path, None, fix))
-    if "train" not in by_split:
-        beside = f" beside {', '.join(others[:_SHOWN])}" if others else ""
-        fix = f"holds {' and '.join(worded)}{beside}, but no train. If they are classes, give them other names."
-        problems.append(Problem(top.path, None, fix))
-    return problems
+        classes = []
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for folder, mine in pool.map(read, [name for name in top.folders if name not in nameless]):
+                classes.append(folder)
+                for own, all_of in zip(mine, self._leftovers, strict=True):
+                    all_of.join(own)
+        empty = [folder.name for folder in classes if not len(folder.names)]
+        if empty and len(empty) < len(classes):
+            self._refuse(top.path, f"{len(empty)} class folders hold no image: {some(empty)}. Remove them, or get their images.")
+        return [folder for folder in classes if len(folder.names)]
 
+    def _refuse_loose(self, folder: Folder) -> None:
+        if folder.images:
+            fix = f"{len(folder.images):,} images lie in no class folder: {some(folder.images)}. Move them into one, or away."
+            self._refuse(folder.path, fix)
 
-def _split(folder: _Folder, leftovers: Leftovers, problems: list[Problem]) -> Sequence[ClassFolder]:
-    if folder.images:
-        problems.append(_loose(folder))
-    for name in folder.others:
-        leftovers.strangers.add(os.path.join(folder.path, name))
-    if not folder.folders:
-        problems.append(Problem(folder.path, None, "holds no class folders: <split>/<class>/<image> was expected."))
-    return _classes(folder, folder.folders, leftovers, problems)
+    def _leave_out(self, folder: Folder, names: Sequence[str]) -> None:
+        for name in names:
+            self._leftovers.strangers.add(os.path.join(folder.path, name))
 
-
-def _classes(top: _Folder, names: Sequence[str], leftovers: Leftovers, problems: list[Problem]) -> Sequence[ClassFolder]:
-    nameless = [name for name in names if name_fault(name) is not None]
-    if nameless:
-        shown = ", ".join(map(repr, nameless[:_SHOWN]))
-        fix = f"class folders have names with control characters, or bytes that are no UTF-8: {shown}. Rename them."
-        problems.append(Problem(top.path, None, fix))
-
-    def read(name: str) -> tuple[ClassFolder, Leftovers]:
-        mine = Leftovers(Some(), Some())
-        return read_class(os.path.join(top.path, name), name, mine), mine
-
-    classes = []
-    for folder, mine in _in_threads(read, [name for name in names if name not in nameless]):
-        classes.append(folder)
-        for own, all_of in zip(mine, leftovers, strict=True):
-            all_of.join(own)
-    empty = [folder.name for folder in classes if not len(folder.names)]
-    if empty and len(empty) < len(classes):
-        fix = f"{len(empty)} class folders hold no image: {', '.join(empty[:_SHOWN])}{', ...' if len(empty) > _SHOWN else ''}. "
-        problems.append(Problem(top.path, None, f"{fix}Remove them, or get their images."))
-    return [folder for folder in classes if len(folder.names)]
-
-
-def _in_threads(read: Callable[[str], tuple[ClassFolder, Leftovers]], names: Sequence[str]) -> list[tuple[ClassFolder, Leftovers]]:
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(read, names))
-
-
-def _flat(folder: _Folder, leftovers: Leftovers) -> Sequence[ClassFolder]:
-    """Take a test split without classes."""
-    read = read_class(folder.path, "", leftovers)
-    return [read] if len(read.names) else []
-
-
-def _loose(folder: _Folder) -> Problem:
-    shown = ", ".join(folder.images[:_SHOWN]) + (", ..." if len(folder.images) > _SHOWN else "")
-    fix = f"{len(folder.images):,} images lie in no class folder: {shown}. Move them into one, or away."
-    return Problem(folder.path, None, fix)
+    def _refuse(self, path: str, fix: str) -> None:
+        self._problems.append(Problem(path, None, fix))
