@@ -28,6 +28,7 @@ def stop(options: Namespace) -> int:
     """Stop the instance. A spot instance that its owner stopped is not started by EC2."""
     cloud = Cloud.of(options)
     instance = instances.the_one(cloud, options.name, "stop")
+    instances.adopt(cloud, instance, options.name)
     instance_id = instance["InstanceId"]
     if instances.state(instance) != "stopped":
         cloud.change("ec2", "stop_instances", InstanceIds=[instance_id])
@@ -39,6 +40,7 @@ def start(options: Namespace) -> int:
     """Start the instance again."""
     cloud = Cloud.of(options)
     instance = instances.the_one(cloud, options.name, "start")
+    instances.adopt(cloud, instance, options.name)
     instance_id = instance["InstanceId"]
     if instances.state(instance) == "stopping":
         _wait(cloud, instance_id, "stopped", options)
@@ -58,6 +60,8 @@ def terminate(options: Namespace) -> int:
     cloud = Cloud.of(options)
     found = instances.find(cloud, options.name)
     _check(found, options)
+    if found.instance is not None:
+        instances.adopt(cloud, found.instance, options.name)  # before its request is gone: a killed command must find it again
     if found.requests:
         ids = sorted(one["SpotInstanceRequestId"] for one in found.requests)
         cloud.change("ec2", "cancel_spot_instance_requests", SpotInstanceRequestIds=ids)

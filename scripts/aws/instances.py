@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scripts.aws.calls import Answer, Cloud, named_filter, wait_until
+from scripts.aws.calls import NAME_TAG, Answer, Cloud, named, named_filter, tags_of, wait_until
 from scripts.aws.errors import FailedError, refuse
 
 ACTIONS = ("ec2:DescribeInstances", "ec2:DescribeSpotInstanceRequests")
@@ -56,6 +56,15 @@ def the_one(cloud: Cloud, name: str, action: str) -> Answer:
         raise refuse(f"instance {action}", "--name", name, fix)
     ids = ", ".join(sorted(one["InstanceId"] for one in found))
     raise refuse(f"instance {action}", "--name", name, f"is the name of several instances: {ids}. Tags were changed by hand.")
+
+
+def adopt(cloud: Cloud, instance: Answer, name: str) -> None:
+    """Give our tag to an instance that EC2 started again for a spot request, which need not have it.
+
+    It is what finds the instance when the request is gone, and what the policy's rights go by.
+    """
+    if NAME_TAG not in tags_of(instance):
+        cloud.change("ec2", "create_tags", Resources=[instance["InstanceId"]], Tags=named(name))
 
 
 def describe(cloud: Cloud, instance_id: str) -> Answer | None:
