@@ -72,4 +72,4 @@ class AsTyped(str):
 
 def _short(value: object) -> str:
     text = str(value).lower() if isinstance(value, bool) else repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= 120 else text[:117] + "..."
+    return text if len(text) <= 120 else text[:40] + "..." + text[-77:]  # the end of a path is its name

@@ -18,7 +18,7 @@ _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
 _MOST_EXTRA = 2**20  # bytes of one pax header or long name
 _MOST_NAME = 4096  # bytes of a path, as Linux's PATH_MAX
-_MOST_FOLDERS = 2**21  # that a tar may tell of; ImageNet-21k has 21,841 classes
+_MOST_FOLDERS = 2**18  # that a tar may tell of; ImageNet-21k has 21,841 classes
 _MOST_PADDING = 2**20  # bytes of zeros behind the end mark; tars are padded to 10 KiB, or to what -b says
 _PIECE = 2**18
 _FILE, _FOLDER = (b"0", b"\0", b"7"), b"5"
@@ -96,6 +96,7 @@ class _Walk:
     def __init__(self, read: Callable[[int, int], bytes], start: int, end: int, *, relative: bool = False) -> None:
         self.found, self._relative, self._streamed = Listing(), relative, end == UNKNOWN
         self._read_at, self._at, self._start, self.end = read, start, start, end
+        self._folders = 0
         self._long_name: str | None = None
         self._next: dict[str, str] = {}  # pax records of the next member
         self._all: dict[str, str] = {}  # pax records of all that follow
@@ -142,7 +143,8 @@ class _Walk:
         if kind == _FOLDER:
             if clean:
                 self.found.folders.append(clean)
-                if len(self.found.folders) > _MOST_FOLDERS:
+                self._folders += 1
+                if self._folders > _MOST_FOLDERS:
                     refuse(f"tells of more than {_MOST_FOLDERS:,} folders", "It is no set of images")
             self._at = data
             return

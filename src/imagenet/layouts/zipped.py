@@ -50,7 +50,7 @@ def find(source: Path, config: PrepareConfig) -> Found:
         state = path.stat()
         units = _units(path)
     except DataError as error:
-        raise ConfigError(_STAGE, [Problem("source", str(path), str(error))]) from None
+        raise ConfigError(_STAGE, [Problem("source", None, f"{path} {error}")]) from None
     except OSError as error:
         raise ConfigError(_STAGE, [Problem("source", str(path), f"cannot be read: {error.strerror}.")]) from error
     return Found(
