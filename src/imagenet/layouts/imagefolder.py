@@ -1,6 +1,7 @@
 """Any ImageFolder: `<class>/<images>` or `{train,val,test}/<class>/<images>`; val_fraction makes a validation split of the former.
 
-Images keep their file names; those in folders below their class folder get the folders' names in front, `a/b.jpg` as `a__b.jpg`.
+As a folder, or in a tar or tar.gz. Images keep their file names; those in folders below their class folder get the folders' names
+in front, `a/b.jpg` as `a__b.jpg`.
 """
 
 import hashlib
@@ -8,13 +9,16 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from loguru import logger
+from numpy.typing import NDArray
 
 from src.config import ConfigError, Problem
 from src.config.prepare import PrepareConfig
 from src.data.tar.images import some
 from src.imagenet.pieces import Archive, Found, Split
 from src.imagenet.sets.folders import ClassFolder, FolderUnit
+from src.imagenet.sets.packed import Packed, PackedUnit, looks_packed
 from src.imagenet.sets.split import chosen_for_val, val_count
 from src.imagenet.sets.tree import STAGE, Tree, looks_like_tree, read_tree
 
@@ -22,8 +26,8 @@ _SHOWN = 5
 
 
 def looks_like(source: Path) -> bool:
-    """Tell whether it is a folder of class folders, or of splits with these, by the first names."""
-    return looks_like_tree(str(source))
+    """Tell whether it is a folder of class folders, or of splits with these, or a tar of one, by the first names."""
+    return looks_packed(str(source)) if source.is_file() else looks_like_tree(str(source))
 
 
 def find(source: Path, config: PrepareConfig) -> Found:
@@ -31,8 +35,17 @@ def find(source: Path, config: PrepareConfig) -> Found:
 
     Raises:
         ConfigError: with every problem at once.
+        DataError: an archive is damaged or hostile.
     """
-    return found_in(read_tree(str(source)), config, layout="imagefolder", words={})
+    if not source.is_file():
+        return found_in(read_tree(str(source)), config, layout="imagefolder", words={})
+    packed = Packed(source)
+    tree = read_tree(str(source), packed)
+    found = found_in(tree, config, layout="imagefolder", words={})
+    val = {} if config.val_fraction is None else {folder.name: _chosen(folder, config) for folder in _undivided(tree)}
+    state = source.stat()
+    stamp = [str(source.resolve()), state.st_size, state.st_mtime_ns, found.stamp]
+    return found._replace(units=[PackedUnit(packed, tree.splits, val)], archives=[Archive(source, None, None)], stamp=stamp)
 
 
 def found_in(tree: Tree, config: PrepareConfig, *, layout: str, words: Mapping[str, str]) -> Found:
@@ -54,13 +67,12 @@ def found_in(tree: Tree, config: PrepareConfig, *, layout: str, words: Mapping[s
     if config.val_fraction is None:
         units = [FolderUnit(folder, _as_split(split)) for split, folders in tree.splits.items() for folder in folders]
     else:
-        units = [_divided(folder, config.val_fraction, config.split_seed) for folder in _undivided(tree)]
+        units = [FolderUnit(folder, "train", _chosen(folder, config)) for folder in _undivided(tree)]
         units += [FolderUnit(folder, "test") for folder in tree.splits.get("test", ())]
-    archives: Sequence[Archive] = ()
     return Found(
         layout=layout,
         units=units,
-        archives=archives,
+        archives=(),
         stamp=stamp_of(tree, config),
         labels=lambda side: {},
         words=lambda side: words,
@@ -90,9 +102,10 @@ def _undivided(tree: Tree) -> Sequence[ClassFolder]:
     return tree.splits.get("all") or tree.splits.get("train", ())
 
 
-def _divided(folder: ClassFolder, fraction: float, seed: int) -> FolderUnit:
+def _chosen(folder: ClassFolder, config: PrepareConfig) -> NDArray[np.bool_]:
+    assert config.val_fraction is not None
     names = [folder.names[index] for index in range(len(folder.names))]
-    return FolderUnit(folder, "train", chosen_for_val(folder.name, names, fraction=fraction, seed=seed))
+    return chosen_for_val(folder.name, names, fraction=config.val_fraction, seed=config.split_seed)
 
 
 def _as_split(split: Split | str) -> Split:

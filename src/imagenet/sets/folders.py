@@ -112,7 +112,7 @@ def read_class(path: str, name: str, leftovers: Leftovers) -> ClassFolder:
                     found.append(relative)
                     linked = linked or entry.is_symlink()
     found.sort()
-    _refuse_equal(path, found, leftovers)
+    refuse_equal(path, found, leftovers)
     return ClassFolder(name, path, Names.pack(found), _bytes_of(path, found), changed, linked)
 
 
@@ -158,7 +158,8 @@ def _fault(entry: "os.DirEntry[str]", relative: str) -> str | None:
     return name_fault(flat(relative))
 
 
-def _refuse_equal(path: str, found: Sequence[str], leftovers: Leftovers) -> None:
+def refuse_equal(path: str, found: Sequence[str], leftovers: Leftovers) -> None:
+    """Note images of one class that would have the same name, or are there twice."""
     seen: dict[str, str] = {}
     if any("/" in name for name in found):
         for name in found:
