@@ -9,6 +9,7 @@ import numpy as np
 from src.batch import DataError
 from src.imagenet.manifest import LINKED, Manifest, read_manifest
 from src.imagenet.verify.known import KNOWN_PNG
+from src.imagenet.verify.listing import Folder
 from src.imagenet.verify.looking import KINDS, Looks
 from src.imagenet.verify.report import Finding
 
@@ -71,28 +72,51 @@ def check_manifest(root: Path, looks: Looks, level: int) -> Finding:
 
 
 def _differences(manifest: Manifest, looks: Looks) -> tuple[list[str], int]:
-    """Walk both lists, sorted, side by side. A split that the manifest does not tell of was prepared elsewhere."""
-    paths = [os.fsencode(path) for path in looks.paths()]
-    told_of = {os.fsencode(manifest.paths[number].partition("/")[0]) for number in range(len(manifest.paths))}
-    order = sorted((at for at, path in enumerate(paths) if path.partition(b"/")[0] in told_of), key=paths.__getitem__)
+    """Walk both lists side by side. Returns what differs, and how many checksums were compared."""
     sizes, crcs = looks.column("size"), looks.column("crc")
     offenders: list[str] = []
-    compared, at = 0, 0
+    compared = 0
+    mine = _in_order_of_bytes(looks)
+    path, place = next(mine, _END)
     for number in range(len(manifest.paths)):
-        path = manifest.paths[number]
-        told = os.fsencode(path)
-        while at < len(order) and paths[order[at]] < told:
-            offenders.append(f"{os.fsdecode(paths[order[at]])} is not in it")
-            at += 1
-        if at == len(order) or paths[order[at]] != told:
-            offenders.append(f"{path} is missing")
+        told = manifest.paths[number]
+        encoded = os.fsencode(told)
+        while place >= 0 and path < encoded:
+            offenders.append(f"{os.fsdecode(path)} is not in it")
+            path, place = next(mine, _END)
+        if path != encoded:
+            offenders.append(f"{told} is missing")
             continue
-        place, at = order[at], at + 1
         if sizes[place] != manifest.sizes[number]:
-            offenders.append(f"{path} has {sizes[place]:,} bytes, and had {manifest.sizes[number]:,}")
+            offenders.append(f"{told} has {sizes[place]:,} bytes, and had {manifest.sizes[number]:,}")
         elif crcs[place] >= 0 and manifest.crcs[number] != LINKED:
             compared += 1
             if crcs[place] != manifest.crcs[number]:
-                offenders.append(f"{path} has other bytes (crc32 {crcs[place]:08x}, was {manifest.crcs[number]:08x})")
-    offenders += [f"{os.fsdecode(paths[place])} is not in it" for place in order[at:]]
+                offenders.append(f"{told} has other bytes (crc32 {crcs[place]:08x}, was {manifest.crcs[number]:08x})")
+        path, place = next(mine, _END)
+    while place >= 0:
+        offenders.append(f"{os.fsdecode(path)} is not in it")
+        path, place = next(mine, _END)
     return offenders, compared
+
+
+_END = (b"", -1)
+
+
+def _in_order_of_bytes(looks: Looks) -> Iterator[tuple[bytes, int]]:
+    """Yield each file's path and place, as the preparation's list is sorted, a class folder at a time."""
+    splits: dict[str, list[tuple[Folder, int]]] = {}
+    place = 0
+    for listing in looks.listings:
+        for folder in listing.folders:
+            splits.setdefault(listing.split, []).append((folder, place))
+            place += folder.size
+    for listing in sorted(looks.listings, key=lambda each: each.split):
+        folders = splits.get(listing.split, [])
+        if all(folder.name for folder, _ in folders):
+            groups = [[each] for each in sorted(folders, key=lambda each: os.fsencode(f"{each[0].name}/"))]
+        else:
+            groups = [folders]  # what lies beside folders is sorted among them
+        for group in groups:
+            paths = ((listing.path(folder, name), first + at) for folder, first in group for at, name in enumerate(folder.names()))
+            yield from sorted((os.fsencode(path), place) for path, place in paths)

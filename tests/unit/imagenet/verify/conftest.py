@@ -1,6 +1,7 @@
 """A small ImageNet with all 24 oddities, and the truth that it is held against."""
 
 import io
+import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -58,10 +59,11 @@ class Made(NamedTuple):
 
     def list_again(self, *, linked: tuple[str, ...] = ()) -> None:
         """Write the preparation's list of what is there now."""
-        found = [*self.root.glob("t*/*/*.JPEG"), *self.root.glob("val/*/*.JPEG"), *self.root.glob("test/*.JPEG")]
+        found = [path for split in ("train", "val", "test") for path in (self.root / split).rglob("*")]
+        found = [path for path in found if path.suffix in (".JPEG", ".png") and path.parent.name != "train"]
         paths = [path.relative_to(self.root) for path in found if path.is_file()]
         lines = []
-        for path in sorted(map(str, paths), key=str.encode):
+        for path in sorted(map(str, paths), key=os.fsencode):
             data = (self.root / path).read_bytes()
             lines.append(line_of(path, len(data), -1 if path in linked else zlib.crc32(data)))
         (self.root / ".prepare").mkdir(exist_ok=True)

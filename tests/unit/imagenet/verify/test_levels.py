@@ -10,7 +10,7 @@ from src.config import ConfigError
 from src.imagenet.verify import verify
 from src.imagenet.verify.known import KNOWN, KNOWN_PNG
 from src.imagenet.verify.official import NUMBERED, ilsvrc2012, sum_of
-from tests.pictures import encode, segment, with_segments
+from tests.pictures import encode, segment, with_segments, write_files
 from tests.unit.imagenet.verify.conftest import VAL, WNIDS, XMP, Made, broken_png, offenders, problems
 
 FIRST, SECOND = WNIDS[:2]
@@ -193,6 +193,26 @@ def test_what_the_preparation_wrote_is_compared(made: Made, damage, level, told)
     report = made.verify(level)
     assert LIST in problems(report) and LIST not in problems(made.verify(level - 1))
     assert any(line.startswith(told) for line in offenders(report, LIST)), offenders(report, LIST)
+
+
+def test_names_that_sort_otherwise_as_bytes_or_beside_folders_are_compared_all_the_same(any_set: Made):
+    for name in ("ant-eater", "ant", "ant.x", "ä", "🐜"):
+        for split in ("train", "val"):
+            write_files(
+                any_set.root / split / name, {"deep/er.png": encode("png"), "deep.png": encode("png"), "é.png": encode("png")}
+            )
+    write_files(any_set.root / "test", {"b.png": encode("png"), "b/c.png": encode("png"), "a.png": encode("png")})
+    any_set.list_again()
+    report = any_set.verify(3, "any")
+    assert report.ok, report.table()
+    assert "45 names and sizes, 45 checksums agree" in next(one.found for one in report.findings if one.check == LIST)
+    (any_set.root / "test/b/c.png").unlink()
+    (any_set.root / "val/🐜/é.png").rename(any_set.root / "val/🐜/e.png")
+    assert sorted(offenders(any_set.verify(1, "any"), LIST)) == [
+        "test/b/c.png is missing",
+        "val/🐜/e.png is not in it",
+        "val/🐜/é.png is missing",
+    ]
 
 
 def test_a_flipped_bit_that_decodes_is_found_by_its_checksum_unless_the_file_was_linked(made: Made):
