@@ -40,6 +40,9 @@ class Bars(Protocol):
     def amounts(self, what: str) -> AbstractContextManager[Amounts]:
         """Show files and bytes, with the time that is left."""
 
+    def transfer(self, what: str) -> AbstractContextManager[Progress]:
+        """Show (bytes, bytes in all), with the time that is left."""
+
     def say(self, text: str) -> None:
         """Print as it is."""
 
@@ -101,7 +104,7 @@ def _usual_source(data_set: str | None, config: PrepareConfig, target: Path, bar
         return None
     made = not target.exists()
     try:
-        with alone_at(target), bars.counting(f"downloading {data_set} (bytes)") as progress:
+        with alone_at(target), bars.transfer(f"downloading {data_set}") as progress:
             return downloaded(data_set, target, progress)
     except ConfigError:
         if made:
@@ -121,7 +124,7 @@ def _run(job: _Job) -> dict[str, Any]:
             for line in describe(config, job.source):
                 job.bars.say(line)
             return {"status": "planned", "target": str(target)}
-        with job.bars.counting("downloading") as progress:
+        with job.bars.transfer("downloading") as progress:
             fetch(config, job.source, progress)
         if not job.goes_to("plan"):
             return {"status": "stopped", "stage": "fetch", "source": str(job.source), "target": str(target)}
@@ -191,7 +194,7 @@ def _extract(job: _Job, plan: Plan, journal: Journal, rows: Rows) -> None:
         with job.bars.amounts("extracting") as progress:
             extraction.run(plan.found.units, threads=job.threads, progress=progress)
         if ahead is not None:
-            with job.bars.counting("checking sums (bytes)") as progress_of_sums:
+            with job.bars.transfer("checking sums") as progress_of_sums:
                 ahead.finish(progress_of_sums)
     finally:
         if ahead is not None:

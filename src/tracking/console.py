@@ -136,10 +136,16 @@ class Bars:
             task = bar.add_task(what, total=None)
 
             def show(files: int, all_files: int, size: int, all_bytes: int) -> None:
-                text = f"{what}  {files:,} of {all_files:,} files"
+                text = f"{what}  {files:,} of {all_files:,} files" if all_files else what
                 bar.update(task, completed=size, total=all_bytes, description=text)
 
             yield show
+
+    @contextmanager
+    def transfer(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        """Show (bytes, bytes in all), and how long it will still take."""
+        with self.amounts(what) as show:
+            yield lambda done, total: show(0, 0, done, total)
 
     def say(self, text: str) -> None:
         """Print lines as they are."""
@@ -163,7 +169,8 @@ class _Amounts:
         self._told = now
         speed = (size - self._first) / (now - self._start)
         left = _duration((all_bytes - size) / speed) if speed > 0 else "?"
-        text = f"{self._what}: {files:,} of {all_files:,} files, {size / 2**30:,.2f} of {all_bytes / 2**30:,.2f} GiB"
+        files_done = f"{files:,} of {all_files:,} files, " if all_files else ""
+        text = f"{self._what}: {files_done}{size / 2**30:,.2f} of {all_bytes / 2**30:,.2f} GiB"
         logger.info(f"{text}, {speed / 2**20:,.0f} MiB/s, {left} left")
 
 
