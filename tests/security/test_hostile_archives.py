@@ -4,9 +4,11 @@ nothing published. Through the door, as a user meets them."""
 import gzip
 import hashlib
 import io
+import os
 import re
 import signal
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -59,8 +61,11 @@ Door = Callable[..., Refusal]
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+def world(tmp_path: Path) -> Iterator[World]:
+    """In memory where that can be: a preparation waits for its disk (syncfs), and with it for what others write."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path) as folder:
+        yield World(Path(folder))
 
 
 @pytest.fixture
