@@ -51,7 +51,7 @@ def _venv(place: Path, python: str, account: Account) -> str:
     account.run(["touch", str(begun)])
     try:
         # Not --clear, which would remove the mark: what a killed venv or pip has left is written over.
-        account.run([python, "-m", "venv", "--upgrade-deps", str(place)])
+        account.run([python, "-m", "venv", str(place)])
     except FailedError as error:
         hint = "On Debian and Ubuntu it needs the package python3-venv: sudo apt-get install python3-venv."
         raise FailedError(f"{error} {hint}") from None
