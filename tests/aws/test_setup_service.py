@@ -122,7 +122,8 @@ class Instance:
         )
         block = (shown.stdout + shown.stderr).partition("-> ExecStart:")[2]
         line = next(line for line in block.splitlines() if "Command Line:" in line).partition("Command Line: ")[2]
-        told = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True, check=True)
+        shell = ["bash", "-fc", f"printf '%s\\0' {line}"]  # -f and HOME: systemd leaves * and ~ without quotes
+        told = subprocess.run(shell, env={**os.environ, "HOME": "~"}, capture_output=True, text=True, check=True)
         return [word.replace("$$", "$") for word in told.stdout.split("\0")[:-1]]
 
 
