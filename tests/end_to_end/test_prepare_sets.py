@@ -87,7 +87,14 @@ def imagefolder(folder: Path) -> Small:
     return Small((f"source={source}", "val_fraction=0.1"), {"train": 58, "val": 7}, source)
 
 
-SETS = {made.__name__: made for made in (cifar10, cifar10_folder, imagenette, imagefolder)}
+def packed_imagefolder(folder: Path) -> Small:
+    made = imagefolder(folder)
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in sorted(made.source.rglob("*.png"))}
+    source = write_tar(folder / "pets.tgz", files)
+    return Small((f"source={source}", "val_fraction=0.1"), made.counts, source)
+
+
+SETS = {made.__name__: made for made in (cifar10, cifar10_folder, imagenette, imagefolder, packed_imagefolder)}
 
 
 def result_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
