@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple, Protocol, assert_never, get_args
 
+from src.batch import DataError
 from src.config import ConfigError, Problem
 from src.config.prepare import LayoutName, PrepareConfig
 from src.imagenet.pieces import Found
@@ -139,6 +140,11 @@ def _try(name: str, module: Layout, source: Path, config: PrepareConfig) -> _Tri
         return _Tried(name, module.find(source, config))
     except ConfigError as error:
         return _Tried(name, error)
+    except DataError as error:
+        return _Tried(name, ConfigError(STAGE, [Problem("source", str(source), str(error).removeprefix(f"{source} "))]))
+    except OSError as error:
+        fix = f"cannot be read ({error.strerror})."
+        return _Tried(name, ConfigError(STAGE, [Problem("source", str(error.filename or source), fix)]))
 
 
 def _chosen(tried: list[_Tried], source: Path) -> Found:
