@@ -49,6 +49,13 @@ class Move:
     remove: list[str] = field(default_factory=list)
 
 
+def holds_credentials(url: str | None) -> bool:
+    """Return whether an address holds a password, or over http a user: often a token. ssh://git@host is how everybody writes it."""
+    scheme, mark, rest = (url or "").partition("://")
+    user, at, _ = rest.partition("/")[0].rpartition("@")
+    return bool(mark and at) and (":" in user or scheme.lower().startswith("http"))
+
+
 class Repository:
     """One work tree on this machine."""
 

@@ -6,6 +6,7 @@ from typing import Any
 from scripts.aws import instances, service, volume_life, volumes
 from scripts.aws.calls import Answer, CallError, Cloud, answer, named, say
 from scripts.aws.errors import FailedError, Problem, RefusedError
+from scripts.aws.git import holds_credentials
 from scripts.aws.once import create_once
 from scripts.aws.user_data import user_data
 
@@ -93,7 +94,7 @@ def _check(options: Namespace) -> None:
         )
     if options.command and not options.repository:
         problems.append(Problem("--repository", None, "is needed for a training's command: where the instance clones it from."))
-    if options.repository and "@" in options.repository.partition("://")[2].partition("/")[0]:
+    if holds_credentials(options.repository):
         problems.append(Problem("--repository", "***", "holds a user or password, and user data can be read by anybody there."))
     if options.user == "root":
         problems.append(Problem("--user", "root", "is not who shall train. Ubuntu's user is ubuntu, Amazon Linux's ec2-user."))

@@ -8,8 +8,8 @@ changed. It needs no boto3 and calls nothing of AWS.
 
 import fcntl
 import os
+import shlex
 import stat
-import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from scripts.aws.account import Account
 from scripts.aws.calls import answer, say
 from scripts.aws.commands import Machine
 from scripts.aws.errors import Problem, RefusedError, refuse
+from scripts.aws.git import holds_credentials
 from scripts.aws.repository import Wanted, put_in_place
 
 ACTIONS: tuple[str, ...] = ()
@@ -39,7 +40,9 @@ def setup(options: Namespace) -> int:
             options.folder, Wanted(options.repository, options.branch, options.commit), options.local_changes, account
         )
         python = environment.prepare(options, account)
-        _mount(options, account, machine)
+        code = _mount(options, account)
+        if code:
+            return code
         _check_secrets(options.folder / ".env")
         if options.command:
             service.install(service.unit_text(options, account, python), start=not options.no_start, machine=machine)
@@ -63,7 +66,7 @@ def _check(options: Namespace) -> None:
         problems.append(Problem("--at", options.at, "must be an absolute path without white space, quotes or %, such as /data."))
     if options.folder and not _plain(options.folder):
         problems.append(Problem("--folder", options.folder, "must be an absolute path without white space, quotes or %."))
-    if options.repository and "@" in options.repository.partition("://")[2].partition("/")[0]:
+    if holds_credentials(options.repository):
         problems.append(Problem("--repository", "***", "holds a user or password. Use a deploy key or a credential helper of git."))
     if options.branch and options.commit:
         problems.append(Problem("--branch and --commit", None, "exclude each other."))
@@ -118,13 +121,16 @@ def _while_it_trains(options: Namespace, account: Account) -> int:
     return answer(status="trains", folder=options.folder, service=service.NAME)
 
 
-def _mount(options: Namespace, account: Account, machine: Machine) -> None:
-    """Let `volume mount` do it, which waits for the volume, checks it, and writes fstab."""
+def _mount(options: Namespace, account: Account) -> int:
+    """Let `volume mount` do it, which waits for the volume, checks it, and writes fstab. Returns its exit code; it has said why."""
     if not options.volume_id:
-        return
-    words = [sys.executable, "-m", "scripts.aws", "volume", "mount", "--volume-id", options.volume_id, "--at", options.at]
-    words += ["--owner", account.user, "--wait-seconds", str(options.wait_seconds)]
-    machine.run(words + (["--dry-run"] if options.dry_run else []))
+        return 0
+    from scripts.aws.__main__ import main  # it imports this module, through its parsers
+
+    words = ["volume", "mount", "--volume-id", options.volume_id, "--at", options.at, "--owner", account.user]
+    words += ["--wait-seconds", str(options.wait_seconds), *(["--dry-run"] if options.dry_run else [])]
+    say(shlex.join(words))
+    return main(words)
 
 
 def _check_secrets(file: Path) -> None:

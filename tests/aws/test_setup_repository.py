@@ -285,7 +285,8 @@ def test_wrong_wishes_are_refused_by_name(cloned: Place) -> None:
         (("--commit", "0" * 40), "0" * 40),
         (("--branch", "main", "--commit", "0" * 40), "exclude each other"),
         (("--repository", "https://me:sentinel@example.org/x"), "holds a user or password"),
-        (("--repository", "https://example.org/another"), "is not where"),
+        (("--repository", "ssh://git:sentinel@example.org/x"), "holds a user or password"),
+        (("--repository", "ssh://git@example.org/another"), "is not where"),
     ):
         done = cloned.setup(*options)
         assert done.returncode == 2 and words in done.stderr, (options, done.stderr)

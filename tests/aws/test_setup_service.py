@@ -209,13 +209,19 @@ def test_the_unit_waits_for_the_mount_and_holds_no_secret(instance: Instance) ->
     dry = instance.setup("python", "-m", "src.train", options=("--volume-id", "vol-0123", "--at", "/data", "--dry-run"))
     assert dry.returncode == 0, dry.stderr
     assert "RequiresMountsFor=/data\n" in dry.stderr and "AssertPathIsMountPoint=/data\n" in dry.stderr
-    assert "volume mount --volume-id vol-0123 --at /data" in dry.stdout
+    assert "volume mount --volume-id vol-0123 --at /data" in dry.stderr and "would run mount" in dry.stdout
     again = instance.setup("python", "-m", "src.train")
     assert again.returncode == 0 and "chmod 600" in again.stderr
     unit = (instance.units / "imagenet-training.service").read_text()
     assert f"EnvironmentFile=-{FOLDER}/.env" in unit
     for text in (unit, first.stderr, dry.stdout + dry.stderr, again.stderr + again.stdout):
         assert "sentinel" not in text
+
+
+def test_a_volume_that_does_not_come_ends_the_set_up_before_the_service(instance: Instance) -> None:
+    done = instance.setup("python", options=("--volume-id", "vol-0123", "--at", "/data", "--wait-seconds", "0"))
+    assert done.returncode in (1, 2) and "vol-0123" in done.stderr and "Traceback" not in done.stderr
+    assert list(instance.units.iterdir()) == [] and instance.folder.exists()
 
 
 def test_nothing_is_changed_under_a_running_training(instance: Instance) -> None:
