@@ -254,6 +254,22 @@ def test_a_file_that_goes_away_meanwhile_is_not_readable(made: Made):
         assert offenders(report, "readable") == ["test/ILSVRC2012_test_00000005.JPEG"]
 
 
+def test_a_class_of_more_or_fewer_images_than_any_has_is_named_where_the_sum_is_right(made: Made):
+    for wnid in WNIDS[1:3]:
+        (made.root / plain(wnid)).rename(made.root / f"train/{FIRST}/{wnid}_1.JPEG")
+    last = sorted((made.root / "train" / SECOND).iterdir())[0]
+    last.rename(made.root / f"train/{WNIDS[4]}" / last.name)
+    told = offenders(made.verify(0), "train: images")
+    assert told == [f"train/{FIRST}: 4, and every class has 1 to 3", f"train/{SECOND}: 0, and every class has 1 to 3"]
+
+
+@pytest.mark.parametrize("number", [1, 2, 25, 47, 48])
+def test_every_validation_number_is_asked_for(made: Made, number: int):
+    wnid = next(wnid for wnid, numbers in VAL.items() if number in numbers)
+    (made.root / "val" / wnid / val_name(number)).unlink()
+    assert offenders(made.verify(0), "val: images") == [f"missing: {val_name(number)}"]
+
+
 def test_missing_validation_images_are_all_named(made: Made):
     gone = [VAL[WNIDS[3]][0], VAL[WNIDS[7]][1]]
     for wnid, number in ((WNIDS[3], gone[0]), (WNIDS[7], gone[1])):
