@@ -37,8 +37,14 @@ def offer(origin: str | None, folder: Path) -> Offer:
     """
     competition = (origin or COMPETITION).rstrip("/").rpartition("/")[2]
     installed_or_explain("kagglesdk", "fetch")
+    from kagglesdk.kaggle_env import get_endpoint, get_env
+
     client = _client(competition)
-    response = _locate(client, competition)
+    reach(get_endpoint(get_env()), "Kaggle")
+    try:
+        response = first_contact(lambda: _locate(client, competition))
+    except Passing as fault:
+        raise ConfigError(STAGE, [Problem("Kaggle", None, f"{fault}. Run this again later.")]) from None
     size = response.headers.get("Content-Length", "")
     if not size.isdigit():
         fix = "Kaggle does not tell the size of its zip: what arrives could not be checked. Try again later."
@@ -73,35 +79,30 @@ def _locate(client: Any, competition: str) -> Any:
     """Ask for the zip; return the response at the end of its redirections, its content not read.
 
     Raises:
-        ConfigError: Kaggle refuses, or does not answer.
+        ConfigError: Kaggle refuses.
+        Passing: it does not answer.
     """
+    import requests
     from kagglesdk.competitions.types.competition_api_service import ApiDownloadDataFilesRequest
-    from kagglesdk.kaggle_env import get_endpoint, get_env
 
-    reach(get_endpoint(get_env()), "Kaggle")
     request = ApiDownloadDataFilesRequest()
     request.competition_name = competition
-    try:
-        response = first_contact(lambda: _ask(lambda: client.competitions.competition_api_client.download_data_files(request)))
-    except Passing as fault:
-        raise ConfigError(STAGE, [Problem("Kaggle", None, f"{fault}. Run this again later.")]) from None
-    except PermissionError as refusal:
-        raise ConfigError(STAGE, [Problem("Kaggle", None, _why(refusal.errno or 0, competition))]) from None
-    response.close()
-    return response
 
-
-def _ask(call: Callable[[], T]) -> T:
-    """Call the client, and sort what it raises: Passing, or PermissionError(status) where asking again is of no use."""
-    import requests
+    def ask() -> Any:
+        with client:
+            response = client.competitions.competition_api_client.download_data_files(request)
+            response.close()
+            return response
 
     try:
-        return within(_ANSWER_SECONDS, call)
+        return within(_ANSWER_SECONDS, ask)
     except requests.HTTPError as error:
         status = error.response.status_code if error.response is not None else 0
-        if status in (400, 401, 403, 404):
-            raise PermissionError(status, "refused") from None
-        raise Passing(f"Kaggle answered with status {status}") from None
+        redirected = error.response is not None and error.response.history  # then it is the storage that refuses, not Kaggle
+        if status in (400, 401, 403, 404) and not redirected:
+            raise ConfigError(STAGE, [Problem("Kaggle", None, _why(status, competition))]) from None
+        who = "Kaggle's storage" if redirected else "Kaggle"
+        raise Passing(f"{who} answered with status {status}") from None
     except (requests.RequestException, OSError) as error:
         raise Passing(f"Kaggle does not answer ({reason_of(error)})") from None
 

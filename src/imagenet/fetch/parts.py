@@ -20,7 +20,7 @@ _LEAVE_SECONDS = 5.0  # for threads to end that wait for a server
 
 
 def download(
-    offer: Offer, folder: Path, *, threads: int, progress: Callable[[int, int], None], patience: Patience = UNDER_WAY
+    offer: Offer, folder: Path, *, threads: int, progress: Callable[[int, int], None], patience: Patience | None = None
 ) -> None:
     """Download all files of the offer that are not there yet.
 
@@ -29,7 +29,7 @@ def download(
         folder: to download into; its notes' folder exists and is locked.
         threads: how many requests at a time.
         progress: called with (bytes there, bytes in all).
-        patience: with faults of the network.
+        patience: with faults of the network; None: UNDER_WAY.
 
     Raises:
         ConfigError: no space, a fault that does not pass, a file that changed or is damaged.
@@ -42,7 +42,7 @@ def download(
         else:
             missing += remote.bytes - _bytes_of(PartNotes(folder, remote).parts, remote)
     check_space(folder, missing)
-    work = _Work(offer, folder, receipts, patience)
+    work = _Work(offer, folder, receipts, patience or UNDER_WAY)
     try:
         work.run(threads, progress)
     except OSError as error:

@@ -105,7 +105,7 @@ def reason_of(error: BaseException) -> str:
         inner = getattr(current, "reason", None)
         nested = next((item for item in current.args if isinstance(item, BaseException)), None)
         current = inner if isinstance(inner, BaseException) else nested or current.__cause__ or current.__context__
-    return names[-1]
+    return names[0]
 
 
 def first_contact(ask: Callable[[], T], patience: Patience = FIRST_CONTACT) -> T:

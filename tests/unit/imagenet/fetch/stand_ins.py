@@ -93,7 +93,8 @@ class FileServer:
 
     def _send(self, handler: BaseHTTPRequestHandler, status: int, more: Mapping[str, str], body: bytes) -> None:
         handler.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), "Content-Type": "application/json", **more}.items():
+        kind = "application/json" if body[:1] in (b"{", b"[") else "application/octet-stream"
+        for name, value in {"Content-Length": str(len(body)), "Content-Type": kind, **more}.items():
             handler.send_header(name, value)
         handler.end_headers()
         if handler.command != "HEAD":
