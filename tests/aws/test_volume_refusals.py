@@ -6,13 +6,16 @@ import re
 import shutil
 import struct
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from scripts.aws import commands
+from scripts.aws.calls import wait_until
 from scripts.aws.devices import mounts_of
+from scripts.aws.errors import NoAnswerError
 from scripts.aws.filesystem import uuid_of
 from tests.aws.conftest import ZONE, Account, Device, Outcome
 
@@ -124,7 +127,8 @@ def test_a_note_that_formatting_began_does_not_cover_data_that_came_later(accoun
     subprocess.run(["mount", str(device.path), str(at)], check=True)
     (at / "kept").write_text("kept")
     subprocess.run(["umount", str(at)], check=True)
-    device.fill(40 << 20, os.urandom(4096))  # even where e2fsck would complain
+    wrong = ["debugfs", "-w", "-R", "set_super_value free_inodes_count 5", str(device.path)]  # so that e2fsck complains
+    subprocess.run(wrong, check=True, capture_output=True)
     assert '"exists"' in form(account, tmp_path).out
     subprocess.run(["mount", str(device.path), str(at)], check=True)
     assert (at / "kept").read_text() == "kept"
@@ -297,6 +301,14 @@ def test_a_snapshot_of_another_volume_of_the_same_name_does_not_count(account: A
     done = delete(account, volume)
     assert done.code == 2
     assert still_there(account)
+    # And where a snapshot of another volume is among the answers all the same.
+    account.did("volume", "snapshot", "--name", "imagenet", *QUICK)
+    shown = f"<volumeId>{other}<".encode()
+    account.proxy.rewrite = lambda action, answer: re.sub(rb"<volumeId>[^<]*<", shown, answer) if "Snapshots" in action else answer
+    done = delete(account, volume)
+    assert done.code == 2
+    assert f"is of another volume, {other}" in done.err
+    assert still_there(account)
 
 
 def test_a_snapshot_from_before_the_last_attachment_does_not_count(account: Account) -> None:
@@ -381,7 +393,10 @@ def test_a_snapshot_unmounts_first_and_another_is_made_only_after_another_mount(
     first = account.did("volume", "snapshot", "--name", "imagenet", *QUICK)["snapshot"]
     assert not os.path.ismount(at)
     assert account.did("volume", "snapshot", "--name", "imagenet", *QUICK)["snapshot"] == first
-    account.proxy.rewrite = _started(datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=20))
+    account.client("ec2").delete_tags(Resources=[volume], Tags=[{"Key": "imagenet-trainer:attached"}])
+    account.proxy.rewrite = _attached(datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1))
+    time.sleep(1.1)  # the file system knows the time of its last writing in whole seconds
+    assert account.did("volume", "snapshot", "--name", "imagenet", *QUICK)["snapshot"] == first
     account.did(*mount)
     account.did("volume", "unmount", "--name", "imagenet")
     assert account.did("volume", "snapshot", "--name", "imagenet", *QUICK)["snapshot"] != first
@@ -405,6 +420,19 @@ def test_a_snapshot_is_waited_for_through_hours_of_pending_and_lost_answers(acco
     assert "pending, 0%" in done.err
     assert "pending, 99%" in done.err
     assert len(account.snapshots()) == 1
+
+
+def test_waiting_outlasts_a_network_that_is_gone() -> None:
+    looks = iter([NoAnswerError("no network"), (False, "pending, 3%"), NoAnswerError("no network"), (True, "completed, 100%")])
+
+    def look() -> tuple[bool, str]:
+        seen = next(looks)
+        if isinstance(seen, NoAnswerError):
+            raise seen
+        return seen
+
+    wait_until(look, what="snap-1", every=0.01, at_most=10)
+    assert next(looks, None) is None
 
 
 def test_a_snapshot_that_failed_is_told_and_the_next_start_takes_another(account: Account) -> None:
@@ -438,6 +466,12 @@ def _states(state: str, progress: str) -> Callable[[str, bytes], bytes]:
         return answer.replace(b"<progress>100%<", f"<progress>{progress}<".encode())
 
     return rewrite
+
+
+def _attached(when: datetime.datetime) -> Callable[[str, bytes], bytes]:
+    """Answers in which every attachment is from this time."""
+    shown = f"<attachTime>{when:%Y-%m-%dT%H:%M:%S.000Z}<".encode()
+    return lambda action, answer: re.sub(rb"<attachTime>[^<]*<", shown, answer)
 
 
 def _started(when: datetime.datetime) -> Callable[[str, bytes], bytes]:
