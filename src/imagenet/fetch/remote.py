@@ -54,12 +54,14 @@ class Offer(NamedTuple):
         files: number of them.
         bytes: of all.
         each: called for every walk over them: a bucket may hold a million.
+        close: called when the offer is of no more use.
     """
 
     title: str
     files: int
     bytes: int
     each: Callable[[], Iterable[Remote]]
+    close: Callable[[], object] = tuple
 
 
 class Patience(NamedTuple):

@@ -43,10 +43,14 @@ def fetch(config: PrepareConfig, source: Path, progress: Callable[[int, int], No
             names = torrent.download(config.origin, source, notes, progress)
         else:
             offer = _offer(config, source)
-            logger.info(f"downloading {offer.title}: {offer.files:,} files, {offer.bytes:,} bytes, into {source}")
-            threads = _THREADS if config.workers == "auto" else config.workers
-            download(offer, source, threads=threads, progress=progress)
-            names = [remote.name for remote in offer.each()] if config.fetch != "s3" else None
+            try:
+                logger.info(f"downloading {offer.title}: {offer.files:,} files, {offer.bytes:,} bytes, into {source}")
+                threads = _THREADS if config.workers == "auto" else config.workers
+                download(offer, source, threads=threads, progress=progress)
+                # of a bucket nothing is written down: it is listed anew, and what is new in it fetched
+                names = [remote.name for remote in offer.each()] if config.fetch != "s3" else None
+            finally:
+                offer.close()
         if names is not None:
             Receipts(source).finish(what, names)
 
@@ -64,7 +68,10 @@ def describe(config: PrepareConfig, source: Path) -> list[str]:
         return lines + torrent.describe(config.origin, source)
     offer = _offer(config, source)
     receipts = Receipts(source)
-    there = sum(remote.bytes for remote in offer.each() if is_there(remote, source, receipts))
+    try:
+        there = sum(remote.bytes for remote in offer.each() if is_there(remote, source, receipts))
+    finally:
+        offer.close()
     lines.append(
         f"would download {offer.title} into {source}: {offer.files:,} files, {offer.bytes:,} bytes, of which {there:,} are there"
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from loguru import logger
 
@@ -17,7 +17,7 @@ from src.imagenet.fetch.remote import STAGE, Changed, Offer, Passing, Read, Remo
 
 _PART_BYTES = 32 * 2**20
 _MOST_PART_BYTES = 512 * 2**20
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
 _FROZEN = ("GLACIER", "DEEP_ARCHIVE")
 
 
@@ -53,6 +53,29 @@ def offer(origin: str | None, folder: Path) -> Offer:
     client = _client()
     bucket = _Bucket(client, place)
     listing = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the offer)
+    try:
+        count, size = _list(client, place, listing)
+        if not count:
+            raise ConfigError(STAGE, [Problem("origin", origin, "nothing is there. Correct the prefix (capitals count).")])
+    except BaseException:
+        listing.close()
+        raise
+    listing.flush()
+
+    def each() -> Iterator[Remote]:
+        with open(f"/proc/self/fd/{listing.fileno()}", "rb") as lines:  # opened anew: a place of its own for every walk
+            for line in lines:
+                yield bucket.remote(*json.loads(line))
+
+    return Offer(f"s3://{place.bucket}/{place.prefix}", count, size, each, listing.close)
+
+
+def _list(client: Any, place: Place, listing: IO[bytes]) -> tuple[int, int]:
+    """Write a line an object. Returns the number of objects, and of their bytes.
+
+    Raises:
+        ConfigError: the bucket does not tell, or an object could not be a file below the folder.
+    """
     count = size = 0
     problems: list[Problem] = []
     with _explained(place, first=True):
@@ -66,16 +89,7 @@ def offer(origin: str | None, folder: Path) -> Offer:
             count, size = count + 1, size + entry["Size"]
     if problems:
         raise ConfigError(STAGE, [*problems[:5], *_more(problems)])
-    if not count:
-        raise ConfigError(STAGE, [Problem("origin", origin, "nothing is there. Correct the prefix (capitals count).")])
-    listing.flush()
-
-    def each() -> Iterator[Remote]:
-        with open(f"/proc/self/fd/{listing.fileno()}", "rb") as lines:  # opened anew: a place of its own for every walk
-            for line in lines:
-                yield bucket.remote(*json.loads(line))
-
-    return Offer(f"s3://{place.bucket}/{place.prefix}", count, size, each)
+    return count, size
 
 
 def _client() -> Any:

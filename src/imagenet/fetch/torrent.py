@@ -21,7 +21,8 @@ def download(origin: str | None, folder: Path, notes: Path, progress: Callable[[
     """Download what the torrents tell. Returns the names of the files.
 
     Args:
-        origin: torrent files, their addresses, magnet links, or names of INFO_HASHES, commas between; None: USUAL and the devkit.
+        origin: a folder of torrent files; or files, addresses, magnet links, names of INFO_HASHES, with commas between; None:
+            USUAL and the devkit.
         folder: to download into.
         notes: its notes' folder.
         progress: called with (bytes there, bytes in all).

@@ -50,15 +50,18 @@ class Wanted(NamedTuple):
 
 
 def items_of(origin: str | None) -> list[str]:
-    """Split what was asked for at its commas; None: USUAL.
+    """Split what was asked for at its commas, or list a folder's torrent files; None: USUAL.
 
     Raises:
         ConfigError: something in it is neither a torrent file nor an address, nor published.
     """
     if origin is None:
         return list(USUAL)
-    if Path(origin).expanduser().is_file():
+    given = Path(origin).expanduser()
+    if given.is_file():
         return [origin]
+    if given.is_dir() and (inside := sorted(str(path) for path in given.glob("*.torrent"))):
+        return inside
     parts = [part.strip() for part in re.split(r",(?=\s*(?:magnet:|https?://|[^,]*\.torrent\b|ILSVRC))", origin)]
     problems = [
         Problem("origin", part, f"is no torrent file, no magnet link and none of {', '.join(INFO_HASHES)}.")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import requests
 
 _TIMEOUT = (10, 60)  # seconds to connect; of silence
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16  # what a broken connection loses at most
 _TOO_MANY = 429
 _NO_SUCH_RANGE = 416
 _REFUSED = (400, 401, 403, 410)  # what servers answer to a signed address that is out of date

@@ -65,7 +65,7 @@ def test_the_zip_arrives_whole_and_a_second_start_asks_nobody(
 def test_broken_connections_are_continued_where_they_broke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: str) -> None:
     monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
     with kaggle(CONTENT, TOKEN) as server:
-        server.break_after, server.breaks = 50_000, 5
+        server.break_after, server.breaks = 100_000, 5
         get(tmp_path / "out", f"workers={threads}")
         assert server.breaks == 0
     assert (tmp_path / "out" / ZIP).read_bytes() == CONTENT
