@@ -127,7 +127,7 @@ def test_a_note_that_formatting_began_does_not_cover_data_that_came_later(accoun
     subprocess.run(["mount", str(device.path), str(at)], check=True)
     (at / "kept").write_text("kept")
     subprocess.run(["umount", str(at)], check=True)
-    wrong = ["debugfs", "-w", "-R", "set_super_value free_inodes_count 5", str(device.path)]  # so that e2fsck complains
+    wrong = ["debugfs", "-w", "-R", "set_inode_field <11> links_count 9", str(device.path)]  # so that e2fsck complains
     subprocess.run(wrong, check=True, capture_output=True)
     assert '"exists"' in form(account, tmp_path).out
     subprocess.run(["mount", str(device.path), str(at)], check=True)
