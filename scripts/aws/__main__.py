@@ -37,6 +37,9 @@ def main(arguments: Sequence[str]) -> int:
     except FailedError as error:
         say(str(error))
         return EXIT_FAILED
+    except OSError as error:
+        say(f"{type(error).__name__}: {error}. Type the same command again: it continues.")
+        return EXIT_FAILED
     except KeyboardInterrupt:
         say("Interrupted. Type the same command again: it continues.")
         return EXIT_INTERRUPTED

@@ -14,6 +14,7 @@ from tests.aws.conftest import ROOT, ZONE, Account, Device
 
 QUICK = ("--poll-seconds", "0.05", "--wait-seconds", "20")
 CREATE = ("volume", "create", "--name", "imagenet", "--size-gib", "400", "--zone", ZONE, *QUICK)
+TRAINING = ("torchrun", "--standalone", "-m", "src.train", "data.root=/data/Imagenet")
 MANNERS = ("kill before", "kill after", "drop")
 
 
@@ -198,7 +199,9 @@ def test_from_an_empty_account_to_a_deleted_volume_and_nothing_left_but_the_snap
     LAYOUTS["official"](tmp_path / "download", model)
     which, at = ("--name", "imagenet"), tmp_path / "data"
     volume = account.do(*CREATE)["volume"]
-    instance = account.launch()
+    image = account.client("ec2").register_image(Name="image", RootDeviceName="/dev/sda1")["ImageId"]
+    launch = ("--type", "g5.xlarge", "--image", image, "--volume", "imagenet", "--repository", "https://example.org/a.git")
+    instance = account.do("instance", "launch", *which, *launch, *QUICK, "--", *TRAINING)["instance"]
     account.do("volume", "attach", *which, "--instance", instance, *QUICK)
     device.plug_in(volume)
     account.do("volume", "format", *which, "--files", "5000", "--state-folder", str(tmp_path / "state"))
@@ -223,7 +226,7 @@ def test_from_an_empty_account_to_a_deleted_volume_and_nothing_left_but_the_snap
     account.do("volume", "unmount", *which)
     snapshot = account.do("volume", "snapshot", *which, *QUICK)["snapshot"]
     account.do("volume", "detach", *which, *QUICK)
-    account.client("ec2").terminate_instances(InstanceIds=[instance])
+    assert account.do("instance", "terminate", *which, "--confirm", instance, *QUICK)["instance"] == instance
     device.pull_out()
     assert account.do("volume", "delete", *which, "--confirm", volume, *QUICK)["status"] == "deleted"
     assert account.own_volumes() == []
