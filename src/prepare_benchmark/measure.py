@@ -165,6 +165,11 @@ class _Silent:
         """Show nothing."""
         yield lambda files, all_files, length, all_bytes: None
 
+    @contextlib.contextmanager
+    def transfer(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        """Show nothing."""
+        yield lambda done, total: None
+
     def say(self, text: str) -> None:
         """Say nothing."""
 

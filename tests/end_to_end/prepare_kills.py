@@ -64,7 +64,7 @@ class Case:
 
     def __init__(self, folder: Path, name: str, model: Model) -> None:
         folder.mkdir(parents=True)
-        self.target, self._log = folder / "target", folder / "strace"
+        self.target, self.log = folder / "target", folder / "strace"
         self.source = SOURCES[name].write(folder / "source", model)
         sums = folder / "md5"
         lines = [f"{hashlib.md5(path.read_bytes()).hexdigest()}  {path.name}\n" for path in sorted(self.source.glob("*.tar"))]
@@ -102,7 +102,7 @@ class Case:
                 raise StraceError(f"exit code {code}: {self.output[-2000:]}")
             seen: Counter[tuple[str, str]] = Counter()
             found = []
-            for line in self._log.read_text(errors="replace").splitlines():
+            for line in self.log.read_text(errors="replace").splitlines():
                 if (match := _LINE.match(line)) is None:
                     continue
                 seen[match[1], match[2]] += 1
@@ -137,7 +137,7 @@ class Case:
         return told
 
     def _strace(self, *more: str) -> list[str]:
-        return ["strace", "-f", "-qq", "-y", "-s", "0", "-o", str(self._log), "-e", f"trace={','.join(_WRITING + _READING)}", *more]
+        return ["strace", "-f", "-qq", "-y", "-s", "0", "-o", str(self.log), "-e", f"trace={','.join(_WRITING + _READING)}", *more]
 
 
 def listing(root: Path) -> dict[str, Any]:
@@ -195,6 +195,7 @@ def examine(folder: Path, *, kills: int, stages: Sequence[str], sources: Sequenc
                 report[what] += 1
                 print(f"{what}: {name}, {stage}, {call[0]} {call[1]}: {text}", file=sys.stderr, flush=True)
         report["kills"][stage] = done
+        print(json.dumps(report), file=sys.stderr, flush=True)
     return report
 
 

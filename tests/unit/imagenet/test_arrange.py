@@ -53,7 +53,7 @@ def test_flat_images_get_the_folder_of_their_label_and_all_is_published(tmp_path
 
 def test_two_preparations_have_the_same_times_and_manifest_and_another_content_has_other_times(tmp_path: Path) -> None:
     times = []
-    for name, paths in (("a", TRAIN), ("b", TRAIN), ("c", [*TRAIN[:2], "train/n2/n2_7.JPEG"])):
+    for name, paths in (("a", TRAIN), ("b", TRAIN), ("c", ["train/n1/n1_0.JPEG", *TRAIN[1:]])):
         (tmp_path / name).mkdir()
         put_in_order(tmp_path / name, made(tmp_path / name, [*paths, *FLAT]))
         folders = sorted(path for path in (tmp_path / name).glob("*/*") if path.is_dir() and ".prepare" not in path.parts)
@@ -61,7 +61,7 @@ def test_two_preparations_have_the_same_times_and_manifest_and_another_content_h
         assert {path.stat().st_mtime_ns for path in (tmp_path / name).glob("*/*/*.JPEG")} == {MODIFIED_NS}
     assert manifest_path(tmp_path / "a").read_bytes() == manifest_path(tmp_path / "b").read_bytes()
     assert times[0] == times[1]
-    assert [folder for folder in times[0] if times[0][folder] != times[2][folder]] == ["train/n2"]
+    assert [folder for folder in times[0] if times[0][folder] != times[2][folder]] == ["train/n1"]
 
 
 def test_images_without_a_label_are_named_and_nothing_is_visible(tmp_path: Path) -> None:

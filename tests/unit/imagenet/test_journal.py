@@ -103,23 +103,27 @@ def test_the_second_of_two_waits_and_names_the_first(tmp_path: Path) -> None:
     assert holder.stdout is not None and holder.stdin is not None
     assert holder.stdout.readline() == "in\n"
     told: list[str] = []
+    gone = threading.Event()
 
-    def let_go(message: str) -> None:
-        told.append(str(message))
+    def let_go() -> None:
+        gone.set()
         assert holder.stdin is not None
         holder.stdin.close()
 
-    handler = logger.add(let_go)
-    entered = threading.Event()
+    def soon(message: str) -> None:
+        told.append(str(message))
+        threading.Timer(0.3, let_go).start()
+
+    handler = logger.add(soon)
     try:
         with alone_at(tmp_path):
-            entered.set()
+            waited = gone.is_set()
     finally:
         logger.remove(handler)
         holder.kill()
         holder.wait()
         holder.stdout.close()
-    assert entered.is_set()
+    assert waited
     assert f"process {holder.pid} on " in told[0]
     assert f"prepares {tmp_path} already: waiting for it" in told[0]
 
@@ -130,6 +134,7 @@ def test_the_manifest_is_read_back_as_written_and_its_bytes_depend_on_nothing_el
     lines = [line_of("train/n1/a.JPEG", 7, 0xAB), line_of("train/n1/é\udcff.JPEG", 2**40, -1)]
     write_manifest(tmp_path, lines)
     first = manifest_path(tmp_path).read_bytes()
+    assert first[4:8] == bytes(4)  # gzip's own time
     assert gzip.decompress(first) == "train/n1/a.JPEG\t7\t000000ab\ntrain/n1/é".encode() + b"\xff.JPEG\t1099511627776\t-\n"
     manifest = read_manifest(tmp_path)
     assert manifest is not None
