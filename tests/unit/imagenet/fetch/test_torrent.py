@@ -52,17 +52,6 @@ def test_a_torrent_arrives_whole_and_only_below_the_folder(tmp_path: Path, monke
     assert {path.name for path in (tmp_path / "out").iterdir()} == {NAME, ".fetch"}
 
 
-def test_two_torrents_are_counted_as_one_download(tmp_path: Path) -> None:
-    with serving() as server:
-        files = []
-        for seed, name in enumerate(("one.tar", "two.tar")):
-            server.files[f"/{name}"] = noise(1 << 18, seed)
-            files.append(write_torrent(tmp_path / f"{seed}.torrent", name, noise(1 << 18, seed), [f"{server.url}/{name}"]))
-        names, told = get(f"{files[0]},{files[1]}", tmp_path / "out")
-    assert names == ["one.tar", "two.tar"] and told[-1] == (1 << 19, 1 << 19)
-    assert (tmp_path / "out/two.tar").read_bytes() == noise(1 << 18, 1)
-
-
 def test_a_magnet_link_finds_its_torrent_and_its_content_with_another_computer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
