@@ -220,6 +220,11 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         "the shape (3, 3072)",
     ),
     "a shape of negatives": (batch_pickle([1, 2], PIXELS).replace(b"M\x02\0M", b"J\xff\xff\xff\xffM"), "the shape (-1, 3072)"),
+    "columns before rows": (batch_pickle([1, 2], PIXELS).replace(b"tb\x89T", b"tb\x88T"), "row by row"),
+    "no type of numbers": (
+        batch_pickle([1, 2], PIXELS).replace(b"cnumpy\ndtype\n", b"cnumpy\nndarray\n"),
+        "something else than bytes",
+    ),
     "labels that lack": (batch_pickle([1], PIXELS), "holds 1 labels for 2 images"),
     "labels beyond": (batch_pickle([1, 10], PIXELS), "labels beyond 0 to 9"),
     "pixels that lack": (batch_pickle([1, 2], PIXELS[:, :100].copy()), "no batch of CIFAR-10"),
