@@ -58,7 +58,7 @@ if words["how"] == "dies":
 status("running")
 while not signals:
     time.sleep(0.02)
-time.sleep(0.3)  # it saves; a second signal now would be seen
+time.sleep(1.2)  # it saves; a second signal now would be seen
 with open("signals", "a") as file:
     file.write(f"{len(signals)}\\n")
 status("preempted")
@@ -258,6 +258,7 @@ def test_an_old_status_says_nothing_about_this_start() -> None:
     assert verdict(0, new % "failed", old % "preempted", stopping=False) == FAILED
     assert verdict(0, new % "running", old % "preempted", stopping=False) == FAILED
     assert verdict(-9, new % "running", old % "preempted", stopping=False) == FAILED
+    assert verdict(0, new % "preempted", old % "running", stopping=False) == STOPPED  # a STOP file, under torchrun
     assert verdict(0, "no json", "", stopping=False) == FINISHED
 
 
