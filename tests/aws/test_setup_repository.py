@@ -145,6 +145,7 @@ def test_local_changes_are_listed_and_the_folder_is_left_alone(cloned: Place) ->
     for choice in ("keep", "merge", "back-up", "reset"):
         assert choice in done.stderr
     assert "sentinel" not in done.stderr and ".env" not in done.stderr
+    assert not (cloned.folder / ".git" / "imagenet-trainer-at-work.json").exists(), "nothing is under way"
     assert tree(cloned.folder) == before and git(cloned.folder, "status", "--porcelain") == status
 
 
@@ -350,6 +351,17 @@ def kill_everywhere(cloned: Place, choice: str, steps: range) -> None:
                 check_backed_up(cloned, before, kept)
             else:
                 assert tree(cloned.folder) == tree(cloned.origin) | IGNORED
+
+
+def test_a_move_that_was_cut_off_is_ended_whatever_is_chosen_then(cloned: Place) -> None:
+    room = cloned.root / "killer"
+    room.mkdir()
+    words = '[[ "$*" != *"symbolic-ref HEAD refs"* ]] || { kill -9 $PPID; exit 1; }'
+    (room / "git").write_text(f'#!/bin/bash\n{words}\nexec "{shutil.which("git")}" "$@"\n')
+    (room / "git").chmod(0o755)
+    assert cloned.setup("--local-changes", "merge", path=f"{room}:{os.environ['PATH']}").returncode == -9
+    cloned.good("--local-changes", "keep")
+    check_merged(cloned)
 
 
 @pytest.mark.parametrize(
