@@ -65,6 +65,11 @@ def empty_a_class(root: Path) -> None:
         path.rename(root / "val" / SECOND / path.name)
 
 
+def replace_oddity(root: Path) -> None:
+    (root / CMYK).unlink()
+    (root / CMYK.replace(".JPEG", "1.JPEG")).write_bytes(encode("jpeg"))
+
+
 def permute_labels(root: Path) -> None:
     lines = [line.split("\t") for line in (root / "classes.tsv").read_text().splitlines()]
     lines[0][1], lines[1][1] = lines[1][1], lines[0][1]
@@ -146,6 +151,7 @@ DAMAGES = {
     ),
     "the bad XMP dropped": (put(XMP_FILE, encode("jpeg")), 2, {"known oddities"}),
     "a known oddity gone, another there": (move(CMYK, CMYK.replace(".JPEG", "1.JPEG")), 2, {"known oddities"}),
+    "an ordinary image in a known oddity's place": (replace_oddity, 2, {"known oddities"}),
     "pixels that cannot be decoded": (put(PNG, broken_png()), 3, {"usable by training", INDEX}),
 }
 
