@@ -88,12 +88,10 @@ class Scenario:
             text = self.typed(command, places)
             ended = shell.type(text)
             wanted = next((code for part, code in self.exits.items() if part in command.text), 0)
-            story = f"{command.place}\ntyped: {text}\nexit code {ended.returncode}, not {wanted}\n{ended.stdout}\n{ended.stderr[-8000:]}"
-            assert ended.returncode == wanted, story
+            told = f"{command.place}\ntyped: {text}\n{ended.stdout}\n{ended.stderr[-8000:]}\n"
+            assert ended.returncode == wanted, f"{told}exit code {ended.returncode}, not {wanted}"
             unseen = [line for line in command.shown if line and not seen(line, ended.stdout + ended.stderr)]
-            assert not unseen, (
-                f"{command.place}\nthe guide shows what is not seen: {unseen}\n{ended.stdout}\n{ended.stderr[-8000:]}"
-            )
+            assert not unseen, f"{told}the guide shows what is not seen: {unseen}"
             done.append(ended)
         return done
 
@@ -110,8 +108,11 @@ class Shell:
                 shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy2(source, copy)
-        kept = {name: value for name, value in os.environ.items() if name not in (*LAUNCHER_VARIABLES, "PYTHONPATH")}
+        strange = (*LAUNCHER_VARIABLES, "PYTHONPATH", "AWS_", "HF_", "KAGGLE_", "WANDB_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
+        (folder / "home").mkdir()
         own = {"PATH": f"{sys.prefix}/bin:{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        own |= {"HOME": str(folder / "home"), "AWS_EC2_METADATA_DISABLED": "true"}
         self._variables = kept | own | dict(variables or {})
         self._patience = patience
         self._state = folder / "shell"

@@ -107,7 +107,7 @@ def test_a_command_that_ends_otherwise_than_promised_is_named(guide: Path, open_
         Scenario("x.md").play(open_shell())
     Scenario("x.md", exits={"echo": 2}).play(open_shell())
     guide.write_text("```console\n$ echo 3 images\n7 classes\n```\n")
-    with pytest.raises(AssertionError, match="shows what is not seen: .'7 classes'"):
+    with pytest.raises(AssertionError, match=r"shows what is not seen: .'7 classes'"):
         Scenario("x.md").play(open_shell())
 
 
