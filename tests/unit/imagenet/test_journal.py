@@ -148,7 +148,7 @@ def test_the_manifest_is_read_back_as_written_and_its_bytes_depend_on_nothing_el
 DAMAGED = [b"\x1f\x8b", *map(gzip.compress, (b"a\t1\n", b"a\tx\t-\n")), gzip.compress(b"a\t1\t-\n")[:-4]]
 
 
-@pytest.mark.parametrize("data", DAMAGED)
+@pytest.mark.parametrize("data", DAMAGED, ids=["two bytes", "two columns", "no size", "truncated"])
 def test_a_damaged_manifest_is_told(tmp_path: Path, data: bytes) -> None:
     manifest_path(tmp_path).parent.mkdir()
     manifest_path(tmp_path).write_bytes(data)
