@@ -43,6 +43,7 @@ class Scenario:
         changes: all that is typed otherwise than the guide says.
         exits: part of a command to the exit code that the guide promises, where it is not 0.
         long: it takes a minute or more.
+        below: what stands under the sections' own subheadings belongs to it, too.
     """
 
     guide: str
@@ -50,6 +51,7 @@ class Scenario:
     changes: tuple[Swap | Added, ...] = ()
     exits: Mapping[str, int] = field(default_factory=dict)
     long: bool = False
+    below: bool = True
 
     def __str__(self) -> str:
         return f"{self.guide}-{'+'.join(self.sections) or 'all'}".replace(" ", "_")
@@ -59,11 +61,11 @@ class Scenario:
         shown = commands_of(self.guide)
         for section in self.sections:
             assert any(section in command.headings for command in shown), f"{self.guide}: no command stands under {section!r}"
-        return [
-            command
-            for command in shown
-            if command.reason is None and (not self.sections or set(self.sections) & set(command.headings))
-        ]
+        return [command for command in shown if command.reason is None and self._takes(command)]
+
+    def _takes(self, command: Command) -> bool:
+        titles = command.headings if self.below else command.headings[-1:]
+        return not self.sections or bool(set(self.sections) & set(titles))
 
     def unused(self) -> list[Swap | Added | str]:
         """Return what is declared and matches no command."""

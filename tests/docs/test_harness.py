@@ -92,6 +92,13 @@ def test_changes_are_declared_and_must_match(guide: Path) -> None:
         Scenario("x.md", ("C",)).commands()
 
 
+def test_a_section_with_or_without_its_subsections(guide: Path) -> None:
+    guide.write_text("# A\n```bash\npython -m a\n```\n## B\n```bash\npython -m b\n```\n# C\n```bash\npython -m c\n```\n")
+    assert [command.text for command in Scenario("x.md", ("A",)).commands()] == ["python -m a", "python -m b"]
+    assert [command.text for command in Scenario("x.md", ("A",), below=False).commands()] == ["python -m a"]
+    assert len(Scenario("x.md").commands()) == 3
+
+
 def test_a_shell_keeps_its_folder_and_variables_and_is_a_copy(guide: Path, open_shell: OpenShell) -> None:
     guide.write_text("```bash\nexport WHO='a b'\nmkdir new && cd new\necho $WHO > x\n```\n")
     shell = open_shell()

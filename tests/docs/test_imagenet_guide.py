@@ -163,6 +163,7 @@ def test_a_colleagues_folder(open_shell: OpenShell, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_small_set_first(open_shell: OpenShell) -> None:
     shell = open_shell()
     (shell.project / "data").mkdir()
@@ -172,6 +173,7 @@ def test_a_small_set_first(open_shell: OpenShell) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_recipe_trained_and_evaluated(open_shell: OpenShell, tmp_path: Path) -> None:
     shell = open_shell()
     *_, trained, evaluated = RECIPE.play(shell, source=write_official(tmp_path / "official", MODEL))
