@@ -9,18 +9,16 @@ import os
 import sys
 from array import array
 from collections.abc import Callable, Iterator
-from typing import NoReturn
 
-from src.batch import DataError
+from src.data.tar.fields import AGAIN, BLOCK, clean_path, decimal_size, is_sound, padded, pax_records, refuse, size_in
 
 UNKNOWN = sys.maxsize  # the end of a stream
-_BLOCK = 512
-_ZEROS = bytes(_BLOCK)
+_ZEROS = bytes(BLOCK)
 _MOST_EXTRA = 2**20  # bytes of one pax header or long name
-_MOST_NAME = 4096  # bytes of a path, as Linux's PATH_MAX
 _MOST_FOLDERS = 2**18  # that a tar may tell of; ImageNet-21k has 21,841 classes
 _MOST_PADDING = 2**20  # bytes of zeros behind the end mark; tars are padded to 10 KiB, or to what -b says
 _PIECE = 2**18
+_BEHIND = "It is damaged (copy it again), or several tars were written one behind the other (name them one by one)"
 _FILE, _FOLDER = (b"0", b"\0", b"7"), b"5"
 _LABEL = b"V"
 _REFUSED = {
@@ -108,18 +106,18 @@ class _Walk:
             DataError: what is wrong, and at which byte. The caller puts the tar's name before it.
         """
         at = self._at
-        block = self._read(at, _BLOCK)
-        if len(block) < _BLOCK:
+        block = self._read(at, BLOCK)
+        if len(block) < BLOCK:
             refuse(
                 f"is truncated: it ends at byte {self.end:,}, where another member or the end mark should stand", self._hint(b"")
             )
         if block == _ZEROS:
             self._check_end()
             return False
-        if not _is_sound(block):
+        if not is_sound(block):
             refuse(f"holds no sound header at byte {at:,}: its checksum is wrong", self._hint(block))
         kind = block[156:157]
-        size = _number(block[124:136], at)
+        size = size_in(block[124:136], at)
         if kind in b"LKxXg":
             self._extra(kind, size)
             return True
@@ -127,22 +125,22 @@ class _Walk:
         return True
 
     def _member(self, block: bytes, kind: bytes, size: int) -> None:
-        records = {**self._all, **self._next}
-        name = self._name(block, records)
-        if any(key.startswith("GNU.sparse.") for key in records):
+        described = {**self._all, **self._next}
+        name = self._name(block, described)
+        if any(key.startswith("GNU.sparse.") for key in described):
             kind = b"S"
-        if "size" in records:
-            size = _decimal(records["size"], self._at)
+        if "size" in described:
+            size = decimal_size(described["size"], self._at)
         self._long_name, self._next = None, {}
         if kind in _FILE and name.endswith("/"):
             kind = _FOLDER  # as tars did before there was a type for it
-        clean = _clean(name, self._at)
+        path = clean_path(name, self._at)
         if self._relative and name.startswith("/"):
             refuse(f"holds the path {name[:300]!r} (byte {self._at:,})", "Write it anew, from within its folder")
-        data = self._at + _BLOCK
+        data = self._at + BLOCK
         if kind == _FOLDER:
-            if clean:
-                self.found.folders.append(clean)
+            if path:
+                self.found.folders.append(path)
                 self._folders += 1
                 if self._folders > _MOST_FOLDERS:
                     refuse(f"tells of more than {_MOST_FOLDERS:,} folders", "It is no set of images")
@@ -154,37 +152,37 @@ class _Walk:
         if size > self.end - data:
             refuse(
                 f"is truncated: {name} at byte {data:,} should have {size:,} bytes, and {max(0, self.end - data):,} are there",
-                _AGAIN,
+                AGAIN,
             )
         if kind != _LABEL:
-            if not clean:
+            if not path:
                 refuse(f"holds a file without a name (byte {self._at:,})", "Write it anew")
-            self.found.names.append(clean)
+            self.found.names.append(path)
             self.found.starts.append(data)
             self.found.lengths.append(size)
-        self._at = data + _padded(size)
+        self._at = data + padded(size)
 
     def _extra(self, kind: bytes, size: int) -> None:
         """Take a header whose data describe what follows."""
         if size > _MOST_EXTRA:
-            refuse(f"is damaged: a header of {size:,} bytes at byte {self._at:,}", _AGAIN)
-        data = self._read(self._at + _BLOCK, size)
+            refuse(f"is damaged: a header of {size:,} bytes at byte {self._at:,}", AGAIN)
+        data = self._read(self._at + BLOCK, size)
         if len(data) < size:
-            refuse(f"is truncated: it ends at byte {self.end:,}, within a header", _AGAIN)
+            refuse(f"is truncated: it ends at byte {self.end:,}, within a header", AGAIN)
         if kind == b"L":
             name = data.rstrip(b"\0")
             if b"\0" in name:
                 refuse(f"holds the path {os.fsdecode(name)!r} (byte {self._at:,})", "Write it anew, from within its folder")
             self._long_name = os.fsdecode(name)
         elif kind == b"g":
-            self._all |= _records(data, self._at)
+            self._all |= pax_records(data, self._at)
         elif kind in b"xX":
-            self._next = _records(data, self._at)
-        self._at += _BLOCK + _padded(size)
+            self._next = pax_records(data, self._at)
+        self._at += BLOCK + padded(size)
 
-    def _name(self, block: bytes, records: dict[str, str]) -> str:
-        if "path" in records:
-            return records["path"]
+    def _name(self, block: bytes, described: dict[str, str]) -> str:
+        if "path" in described:
+            return described["path"]
         if self._long_name is not None:
             return self._long_name
         name = block[:100].split(b"\0", 1)[0]
@@ -196,7 +194,7 @@ class _Walk:
         at = self._at
         if self.end != UNKNOWN and self.end - at > _MOST_PADDING:
             refuse(f"holds {self.end - at:,} bytes behind its end mark at byte {at:,}", _BEHIND)
-        at += _BLOCK  # which was read, and in a stream cannot be read again
+        at += BLOCK  # which was read, and in a stream cannot be read again
         while at < self.end:
             piece = self._read(at, _PIECE)
             if not piece and self._streamed:
@@ -217,80 +215,10 @@ class _Walk:
         return data
 
     def _hint(self, block: bytes) -> str:
-        block = block or self._read(self._start, _BLOCK)
+        block = block or self._read(self._start, BLOCK)
         if self._at == self._start:
             for magic, (name, command) in _COMPRESSED.items():
                 if block.startswith(magic):
                     return f"It is compressed with {name}, and images in it cannot be read in place: {command} it first"
             return "It is no tar"
-        return _AGAIN
-
-
-_AGAIN = "Copy it again from where it came from"
-_BEHIND = "It is damaged (copy it again), or several tars were written one behind the other (name them one by one)"
-
-
-def refuse(reason: str, remedy: str) -> NoReturn:
-    """Raise what the caller completes with the tar's name."""
-    raise DataError(f"{reason}. {remedy}.")
-
-
-def _is_sound(block: bytes) -> bool:
-    """Compare the header's checksum: the sum of its bytes, with spaces in the checksum's own place."""
-    field = block[148:156]
-    told, found = _octal(field), sum(block) - sum(field) + 8 * 32
-    if told == found:
-        return True
-    return told == found - 256 * sum(byte > 127 for byte in block[:148] + block[156:])  # signed, as some old tars counted
-
-
-def _octal(field: bytes) -> int | None:
-    digits = field.strip(b" \0")
-    if not digits:
-        return 0
-    if digits.strip(b"01234567"):
-        return None
-    return int(digits, 8)
-
-
-def _number(field: bytes, at: int) -> int:
-    """Read a size: octal digits, or binary behind a set bit (GNU, star)."""
-    number = int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big") if field[0] == 0x80 else _octal(field)
-    if number is None:
-        refuse(f"is damaged: the header at byte {at:,} tells of a size {field!r}", _AGAIN)
-    return number
-
-
-def _decimal(text: str, at: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 20):
-        refuse(f"is damaged: the header before byte {at:,} tells of a size {text[:30]!r}", _AGAIN)
-    return int(text)
-
-
-def _records(data: bytes, at: int) -> dict[str, str]:
-    """Parse pax records: `<length> <key>=<value>` and a line's end, the length counting all of it."""
-    records: dict[str, str] = {}
-    position = 0
-    while position < len(data) and data[position]:
-        space = data.find(b" ", position, position + 10)
-        digits = data[position:space] if space > 0 else b""
-        length = int(digits) if digits.isdigit() else 0
-        line = data[space + 1 : position + length]
-        key, equals, value = line.partition(b"=")
-        if length > len(data) - position or not line.endswith(b"\n") or not equals:
-            refuse(f"is damaged: the pax header at byte {at:,} holds a bad record", _AGAIN)
-        if key in (b"path", b"size") or key.startswith(b"GNU.sparse."):  # others are not looked at, and could fill the memory
-            records[os.fsdecode(key)] = os.fsdecode(value[:-1])
-        position += length
-    return records
-
-
-def _clean(name: str, at: int) -> str:
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if ".." in parts or "\0" in name or len(name) > _MOST_NAME:
-        refuse(f"holds the path {name[:300]!r} (byte {at:,})", "Write it anew, from within its folder")
-    return "/".join(parts)
-
-
-def _padded(size: int) -> int:
-    return -(-size // _BLOCK) * _BLOCK
+        return AGAIN
