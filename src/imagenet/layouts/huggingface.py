@@ -15,7 +15,8 @@ from src.batch import DataError
 from src.config import ConfigError, Problem
 from src.config.prepare import PrepareConfig
 from src.imagenet.pieces import MOST_BYTES, Archive, Found, Piece, Split
-from src.imagenet.streams.shards import Footer, Row, Shard, lacking, list_shards, read_footer, read_rows, shard_of
+from src.imagenet.streams.shard_names import Shard, lacking, list_shards, shard_of
+from src.imagenet.streams.shards import Footer, Row, read_footer, read_rows
 from src.imagenet.wnids import imagenet_wnids, imagenet_words
 
 _STAGE = "the source"

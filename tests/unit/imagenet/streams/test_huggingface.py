@@ -15,7 +15,7 @@ import pytest
 from src.batch import DataError
 from src.config import ConfigError
 from src.imagenet.layouts.huggingface import are_imagenets, find, looks_like
-from src.imagenet.streams.shards import list_shards
+from src.imagenet.streams.shard_names import list_shards
 from src.imagenet.wnids import imagenet_wnids, imagenet_words
 from tests.scale_models import scale_model, write_huggingface
 from tests.security.test_hostile_data import Memory
