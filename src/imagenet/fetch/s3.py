@@ -3,7 +3,6 @@
 import json
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -13,7 +12,8 @@ from loguru import logger
 from src.config import ConfigError, Problem
 from src.imagenet.fetch.credentials import installed_or_explain
 from src.imagenet.fetch.notes import NOTES
-from src.imagenet.fetch.remote import STAGE, Changed, Offer, Passing, Read, Remote, SumKind, reason_of
+from src.imagenet.fetch.remote import STAGE, Offer, Read, Remote, SumKind
+from src.imagenet.fetch.s3_errors import explained
 
 _PART_BYTES = 32 * 2**20
 _MOST_PART_BYTES = 512 * 2**20
@@ -26,6 +26,11 @@ class Place(NamedTuple):
 
     bucket: str
     prefix: str
+
+    @property
+    def address(self) -> str:
+        """As people type it."""
+        return f"s3://{self.bucket}/{self.prefix}"
 
 
 def place_of(origin: str | None) -> Place:
@@ -67,7 +72,7 @@ def offer(origin: str | None, folder: Path) -> Offer:
             for line in lines:
                 yield bucket.remote(*json.loads(line))
 
-    return Offer(f"s3://{place.bucket}/{place.prefix}", count, size, each, listing.close)
+    return Offer(place.address, count, size, each, listing.close)
 
 
 def _list(client: Any, place: Place, listing: IO[bytes]) -> tuple[int, int]:
@@ -78,7 +83,7 @@ def _list(client: Any, place: Place, listing: IO[bytes]) -> tuple[int, int]:
     """
     count = size = 0
     problems: list[Problem] = []
-    with _explained(place, first=True):
+    with explained(place.address, first=True):
         for entry in _objects(client, place):
             name = _name_of(entry["Key"], place)
             fault = _fault_of(name, entry)
@@ -171,7 +176,7 @@ class _Bucket:
     def _part_bytes_of(self, key: str, etag: str) -> int:
         """Return the size of an object's parts, 0 where it cannot be had: the size of the first one."""
         if key not in self._part_bytes:
-            with _explained(self._place):
+            with explained(self._place.address):
                 head = self._client.head_object(Bucket=self._place.bucket, Key=key, PartNumber=1)
             size = head["ContentLength"] if head.get("PartsCount", 1) > 1 or etag.endswith("-1") else 0
             self._part_bytes[key] = size if size <= _MOST_PART_BYTES else 0
@@ -179,87 +184,17 @@ class _Bucket:
 
     def _is_otherwise_encrypted(self, key: str) -> bool:
         """Return whether an object's ETag is no md5: it is encrypted with a key of KMS or of the customer (S3 API, Object)."""
-        with _explained(self._place):
+        with explained(self._place.address):
             head = self._client.head_object(Bucket=self._place.bucket, Key=key)
         return str(head.get("ServerSideEncryption", "")).startswith("aws:kms") or "SSECustomerAlgorithm" in head
 
     def _reader(self, key: str, etag: str) -> Read:
         def read(start: int, stop: int) -> Iterator[bytes]:
             # IfMatch: an object that was replaced since the listing is noticed, not mixed with the old one
-            with _explained(self._place):
+            with explained(self._place.address):
                 answer = self._client.get_object(
                     Bucket=self._place.bucket, Key=key, Range=f"bytes={start}-{stop - 1}", IfMatch=f'"{etag}"'
                 )
                 yield from answer["Body"].iter_chunks(_CHUNK)
 
         return read
-
-
-@contextmanager
-def _explained(place: Place, *, first: bool = False) -> Iterator[None]:
-    """Turn the SDK's errors into ConfigError, where asking again is of no use, Changed or Passing.
-
-    Args:
-        place: for messages.
-        first: of the first contact, where also what may pass ends the start.
-    """
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-    from urllib3.exceptions import HTTPError
-
-    try:
-        yield
-    except ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if not first and (status in (404, 412, 416) or code in ("NoSuchKey", "PreconditionFailed")):
-            raise Changed(f"was replaced or deleted in the bucket ({code})") from None
-        fix = _why(code, status, place)
-        if fix is not None:
-            raise ConfigError(STAGE, [Problem("origin", f"s3://{place.bucket}/{place.prefix}", fix)]) from None
-        fault: Exception = Passing(f"S3 answered {code or status}")
-    except NoCredentialsError:
-        raise ConfigError(STAGE, [Problem("AWS", None, _CREDENTIALS)]) from None
-    except (BotoCoreError, HTTPError, OSError) as error:
-        fault = Passing(f"S3 does not answer ({reason_of(error)})")
-    else:
-        return
-    if first:
-        fix = (
-            f"{fault}. Is this machine connected to the internet (HTTPS_PROXY, AWS_ENDPOINT_URL and AWS_REGION as they should be)?"
-        )
-        raise ConfigError(STAGE, [Problem("origin", f"s3://{place.bucket}/{place.prefix}", fix)])
-    raise fault
-
-
-_CREDENTIALS = (
-    "has no credentials for this. Type `aws configure` or `aws sso login`, choose a profile with AWS_PROFILE, "
-    "or on EC2 give the instance a role that may s3:GetObject and s3:ListBucket."
-)
-
-
-def _why(code: str, status: int, place: Place) -> str | None:
-    """Say why the service refuses and what to do; None where asking again may help."""
-    match code:
-        case "NoSuchBucket":
-            return "there is no such bucket. Correct origin=s3://<bucket>/<prefix>."
-        case "AccessDenied" | "403" | "Forbidden" | "AllAccessDisabled":
-            return f"access is denied. AWS {_CREDENTIALS}"
-        case (
-            "InvalidAccessKeyId"
-            | "SignatureDoesNotMatch"
-            | "InvalidToken"
-            | "ExpiredToken"
-            | "TokenRefreshRequired"
-            | "AuthFailure"
-        ):
-            return f"AWS does not take the credentials ({code}). AWS {_CREDENTIALS}"
-        case "RequestTimeTooSkewed":
-            return "this machine's clock is wrong by more than 15 minutes. Set it."
-        case "InvalidObjectState":
-            return "an object lies in an archive. Restore it first (aws s3api restore-object), and wait until that is done."
-        case "InvalidBucketName":
-            return "that is no name of a bucket. Correct origin=s3://<bucket>/<prefix>."
-        case _ if status in (400, 401, 403):
-            return f"the request is refused ({code or status}). AWS {_CREDENTIALS}"
-        case _:
-            return None
