@@ -14,6 +14,7 @@ import io
 import random
 import tarfile
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -142,9 +143,15 @@ def devkit_files(model: Model) -> dict[str, bytes]:
     import scipy.io
 
     count = len(model.wnids)
-    kind = [(name, "O") for name in ("ILSVRC2012_ID", "WNID", "words", "gloss", "num_children", "children", "wordnet_height")]
-    rows: list[tuple[Any, ...]] = [(n, wnid, model.words[wnid], "a", 0, [], 0) for n, wnid in enumerate(model.devkit_order, 1)]
-    rows.append((count + 1, "n00001740", "entity", "a", count, list(range(1, count + 1)), 1))
+    kind = [
+        (name, "O")
+        for name in ("ILSVRC2012_ID", "WNID", "words", "gloss", "num_children", "children", "wordnet_height", "num_train_images")
+    ]
+    images = Counter(path.partition("/")[0] for path in model.split("train"))
+    rows: list[tuple[Any, ...]] = [
+        (n, wnid, model.words[wnid], "a", 0, [], 0, images[wnid]) for n, wnid in enumerate(model.devkit_order, 1)
+    ]
+    rows.append((count + 1, "n00001740", "entity", "a", count, list(range(1, count + 1)), 1, 0))
     meta = io.BytesIO()
     scipy.io.savemat(meta, {"synsets": np.array(rows, dtype=kind).reshape(-1, 1)}, do_compression=True)
     numbers = {wnid: n for n, wnid in enumerate(model.devkit_order, 1)}

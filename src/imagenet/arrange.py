@@ -22,6 +22,7 @@ from src.imagenet.manifest import FOLDER, line_of, read_manifest, write_manifest
 from src.imagenet.pieces import Found, Labels
 from src.imagenet.rows import Rows, by_folder, remove_tree, remove_unknown
 from src.imagenet.space import StoppedError, sync_file_system
+from src.imagenet.train_counts import write_train_counts
 from src.imagenet.writing import MODIFIED_NS, STAGE, check_part, make_folder
 
 SPLITS = ("train", "val", "test")
@@ -59,6 +60,8 @@ def arrange(target: Path, found: Found, rows: Rows, journal: Journal) -> None:
         _settle_times(root / "tree", placed)
         write_manifest(target, _with_earlier(target, placed, splits))
         write_classes(target / CLASSES_FILE, classes, found.words(root / "side"))
+        if found.train_counts is not None:
+            write_train_counts(target, found.train_counts())
         sync_file_system(target)
         counts = {split: sum(row.startswith(f"{split}/".encode()) for row in placed) for split in splits}
         journal.note_stage("publish", counts=counts)

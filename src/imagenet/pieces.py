@@ -79,6 +79,8 @@ class Found(NamedTuple):
         listed: called likewise; "train/n01440764/n01440764_10026.JPEG" of all files that the source's own lists name
             (ImageSets), None where it has no lists. Extensions as in the target.
         notes: for the plan's printout, such as "labels come from LOC_val_solution.csv".
+        train_counts: called in the arrangement; class folder to how many training images it has by the source's own table (the
+            devkit's), empty where that does not tell. None where the source has no such table.
     """
 
     layout: str
@@ -89,3 +91,4 @@ class Found(NamedTuple):
     words: Callable[[Path], Mapping[str, str]]
     listed: Callable[[Path], frozenset[str] | None]
     notes: Sequence[str]
+    train_counts: Callable[[], Mapping[str, int]] | None = None

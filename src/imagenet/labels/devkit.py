@@ -1,8 +1,10 @@
 """The classes of flat validation images by the devkit: its own numbers, translated by its own table. See src/data/tar/devkit.py."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
+from src.batch import DataError
 from src.data.tar.devkit import read_devkit
 from src.imagenet.pieces import Labels
 
@@ -25,6 +27,17 @@ def devkit_labels(path: Path) -> Labels:
     """
     devkit = read_devkit(path, _REMEDY)
     return {f"ILSVRC2012_val_{number:08d}": devkit.classes[label] for number, label in enumerate(devkit.labels, 1)}
+
+
+def devkit_train_counts(path: Path) -> Mapping[str, int]:
+    """Return how many training images each class folder has by the devkit; nothing where it does not tell.
+
+    One that cannot be read tells nothing: where the classes of validation images are asked of it, it was refused before.
+    """
+    try:
+        return read_devkit(path, _REMEDY).train_counts
+    except DataError:
+        return {}
 
 
 def devkit_stamp(path: Path) -> list[object]:

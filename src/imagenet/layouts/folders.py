@@ -11,7 +11,7 @@ from src.batch import DataError
 from src.config import ConfigError, Problem
 from src.config.prepare import PrepareConfig
 from src.imagenet.folder_units import read_flat, read_train
-from src.imagenet.labels.devkit import devkit_labels, devkit_stamp, find_devkit
+from src.imagenet.labels.devkit import devkit_labels, devkit_stamp, devkit_train_counts, find_devkit
 from src.imagenet.labels.lists import find_lists, labels_from, numbers_from
 from src.imagenet.layouts.official import alone_is_wanted
 from src.imagenet.names import CLASS_TAR, TEST, VAL
@@ -79,6 +79,7 @@ def find(source: Path, config: PrepareConfig) -> Found:
         words=lambda side: {},
         listed=lambda side: None,
         notes=notes,
+        train_counts=partial(devkit_train_counts, devkit) if (devkit := find_devkit(root)) is not None else None,
     )
 
 

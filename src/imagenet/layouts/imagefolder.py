@@ -7,6 +7,7 @@ in front, `a/b.jpg` as `a__b.jpg`.
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from src.config import ConfigError, Problem
 from src.config.prepare import PrepareConfig
 from src.data.tar.images import some
+from src.imagenet.labels.devkit import devkit_train_counts, find_devkit
 from src.imagenet.pieces import Archive, Found, Split
 from src.imagenet.sets.folders import ClassFolder, FolderUnit
 from src.imagenet.sets.packed import Packed, PackedUnit, looks_packed
@@ -38,7 +40,9 @@ def find(source: Path, config: PrepareConfig) -> Found:
         DataError: an archive is damaged or hostile.
     """
     if not source.is_file():
-        return found_in(read_tree(str(source)), config, layout="imagefolder", words={})
+        found = found_in(read_tree(str(source)), config, layout="imagefolder", words={})
+        devkit = find_devkit(source) if config.val_fraction is None else None  # what is divided anew has other numbers
+        return found if devkit is None else found._replace(train_counts=partial(devkit_train_counts, devkit))
     packed = Packed(source)
     tree = read_tree(str(source), packed)
     found = found_in(tree, config, layout="imagefolder", words={})

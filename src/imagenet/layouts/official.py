@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 from src.batch import DataError
 from src.config import ConfigError, Problem
 from src.config.prepare import PrepareConfig
-from src.imagenet.labels.devkit import devkit_labels, devkit_stamp, find_devkit
+from src.imagenet.labels.devkit import devkit_labels, devkit_stamp, devkit_train_counts, find_devkit
 from src.imagenet.names import TEST, VAL
 from src.imagenet.pieces import Archive, Found, Labels, Unit
 from src.imagenet.published import DEVKIT_TAR, PUBLISHED, TEST_TARS, TRAIN_TAR, VAL_TAR, WHERE
@@ -63,6 +64,7 @@ def find(source: Path, config: PrepareConfig) -> Found:
         words=lambda side: {},
         listed=lambda side: None,
         notes=_notes(folder, parts),
+        train_counts=partial(devkit_train_counts, parts.devkit) if parts.devkit is not None else None,
     )
 
 

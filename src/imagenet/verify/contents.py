@@ -1,6 +1,7 @@
 """Level 1, by first bytes and sizes: empty files, extensions that lie, and what the preparation's own list says."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from src.imagenet.manifest import LINKED, Manifest, read_manifest
 from src.imagenet.verify.known import KNOWN_PNG
 from src.imagenet.verify.listing import Folder
 from src.imagenet.verify.looking import KINDS, Looks
+from src.imagenet.verify.official import NUMBERED
 from src.imagenet.verify.report import Finding
 
 _TOLD = {
@@ -25,11 +27,15 @@ _TOLD = {
     ".ppm": "PPM",
     ".pgm": "PPM",
 }
+_TEST = re.compile(r"test/" + NUMBERED["test"].pattern, re.ASCII)
 MANIFEST = "the preparation's list"
 
 
 def check_contents(looks: Looks) -> Iterator[Finding]:
-    """Yield what sizes and first bytes tell."""
+    """Yield what sizes and first bytes tell.
+
+    Another format than the name tells is expected of the one known PNG, and of the test split: of that nothing is published.
+    """
     kinds = looks.column("kind")
     empty, unreadable = KINDS.index("empty"), KINDS.index("unreadable")
     yield _finding("readable", looks, np.flatnonzero(kinds == unreadable), "cannot be opened")
@@ -39,13 +45,13 @@ def check_contents(looks: Looks) -> Iterator[Finding]:
     for path, kind in zip(looks.paths(), kinds.tolist(), strict=True):
         told = _TOLD[os.path.splitext(path)[1].lower()]  # noqa: PTH122 (a million paths)
         if KINDS[kind] != told and kind not in (empty, unreadable):
-            is_known = KINDS[kind] == "PNG" and path.endswith(f"/{KNOWN_PNG}")
+            is_known = (KINDS[kind] == "PNG" and path.endswith(f"/{KNOWN_PNG}")) or (kind > 0 and _TEST.fullmatch(path))
             (known if is_known else otherwise).append(f"{path} is {KINDS[kind] if kind else 'of no known format'}")
     name = "extension against content"
     if otherwise:
         yield Finding(1, name, "problem", f"{len(otherwise):,} are not what their extension tells", otherwise)
     elif known:
-        yield Finding(1, name, "expected", "one PNG is named .JPEG in ImageNet", known)
+        yield Finding(1, name, "expected", "one PNG is named .JPEG in ImageNet; of its test split nothing is published", known)
     else:
         yield Finding(1, name, "ok", "agree")
 

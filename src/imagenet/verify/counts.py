@@ -6,6 +6,7 @@ from pathlib import Path
 from src.batch import DataError
 from src.imagenet.classes import CLASSES_FILE, order_warning, read_classes
 from src.imagenet.pieces import Split
+from src.imagenet.train_counts import read_train_counts
 from src.imagenet.verify.listing import Listing
 from src.imagenet.verify.official import NUMBERED, Truth, sum_of
 from src.imagenet.verify.report import SHOWN, Finding
@@ -31,6 +32,7 @@ def check_counts(root: Path, listings: Listings, truth: Truth | None) -> Iterato
     yield _empty_folders(listings)
     if "train" in listings:
         yield _train_images(listings["train"], truth)
+        yield from _train_a_class(root, listings["train"], truth)
     if "val" in listings:
         yield _val_a_class(listings["val"], truth)
         if truth is not None:
@@ -104,7 +106,7 @@ def _empty_folders(listings: Listings) -> Finding:
 
 
 def _train_images(listing: Listing, truth: Truth | None) -> Finding:
-    """Count. How many each class has is published as a range only; the preparation's list, at level 1, names what is gone."""
+    """Count. For every set holds the range of images a class that is published."""
     name = "train: images"
     if truth is None:
         return Finding(0, name, "ok" if listing.size else "problem", f"{listing.size:,}")
@@ -119,6 +121,31 @@ def _train_images(listing: Listing, truth: Truth | None) -> Finding:
         return Finding(0, name, "ok", f"{listing.size:,}, {fewest:,} to {most:,} a class")
     many = f"{-difference:,} are missing" if difference < 0 else f"{difference:,} too many" if difference else "moved about"
     return Finding(0, name, "problem", f"{listing.size:,} of {truth.train:,}: {many}", offenders)
+
+
+def _train_a_class(root: Path, listing: Listing, truth: Truth | None) -> Iterator[Finding]:
+    """Compare each class with the devkit's table, where the preparation kept it. Any set may hold fewer classes."""
+    name = "train: images a class"
+    try:
+        told = read_train_counts(root)
+    except (DataError, OSError) as error:
+        yield Finding(0, name, "problem", str(error))
+        return
+    if told is None:
+        if truth is not None:
+            yield Finding(0, name, "not checked", "no development kit told how many each has; level 1 compares all names")
+        return
+    if truth is not None and sum(told.values()) != truth.train:
+        found = f"the development kit's table adds up to {sum(told.values()):,}, and not to {truth.train:,}: of another set"
+        yield Finding(0, name, "not checked", found)
+        return
+    has = {folder.name: folder.size for folder in listing.folders}
+    classes = sorted(told.keys() & has.keys() if truth is None else told.keys())
+    offenders = [f"train/{each}: {has.get(each, 0):,} of {told[each]:,}" for each in classes if has.get(each, 0) != told[each]]
+    if offenders:
+        yield Finding(0, name, "problem", f"{len(offenders):,} classes have not what the development kit tells", offenders)
+    else:
+        yield Finding(0, name, "ok", f"{len(classes):,} classes have what the development kit tells")
 
 
 def _val_a_class(listing: Listing, truth: Truth | None) -> Finding:

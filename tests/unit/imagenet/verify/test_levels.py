@@ -1,6 +1,7 @@
 """Each check of a verification catches its own damage, at its own level, and nothing that is as it should be."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -14,11 +15,15 @@ from tests.pictures import encode, segment, with_segments, write_files
 from tests.unit.imagenet.verify.conftest import VAL, WNIDS, XMP, Made, broken_png, offenders, problems
 
 FIRST, SECOND = WNIDS[:2]
-CMYK = next(f"train/{name[:9]}/{name}" for name, what in KNOWN.items() if what == "CMYK")
+EVERY_CMYK = [f"train/{name[:9]}/{name}" for name, what in KNOWN.items() if what == "CMYK"]
+CMYK = EVERY_CMYK[0]
+TEST_NAME = "ILSVRC2012_test_00000003.JPEG"
+SOUND_XMP = with_segments(encode("jpeg"), segment(0xE1, XMP + b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"))
 PNG = f"train/{KNOWN_PNG[:9]}/{KNOWN_PNG}"
 XMP_FILE = next(f"train/{name[:9]}/{name}" for name, what in KNOWN.items() if "XMP" in what)
 LIST = "the preparation's list"
 INDEX = "the trainer's index"
+COUNTS = "train: images a class"
 
 
 def val_name(number: int) -> str:
@@ -144,12 +149,17 @@ DAMAGES = {
     "a CMYK that is not known": (put(plain(FIRST), encode("cmyk")), 2, {"known oddities"}),
     "a known CMYK that is not": (put(CMYK, encode("jpeg")), 2, {"known oddities"}),
     "the known PNG as a JPEG": (put(PNG, encode("jpeg")), 2, {"known oddities"}),
-    "the bad XMP mended": (
-        put(XMP_FILE, with_segments(encode("jpeg"), segment(0xE1, XMP + b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"))),
+    "all known CMYK written anew": (
+        lambda root: [put(path, encode("jpeg"))(root) for path in EVERY_CMYK],
         2,
         {"known oddities"},
     ),
-    "the bad XMP dropped": (put(XMP_FILE, encode("jpeg")), 2, {"known oddities"}),
+    "a CMYK among the validation images": (
+        put(f"val/{FIRST}/{val_name(VAL[FIRST][0])}", encode("cmyk")),
+        2,
+        {"known oddities"},
+    ),
+    "junk among the test images": (put(f"test/{TEST_NAME}", b"<html>not found</html>"), 1, {"extension against content"}),
     "a known oddity gone, another there": (move(CMYK, CMYK.replace(".JPEG", "1.JPEG")), 2, {"known oddities"}),
     "an ordinary image in a known oddity's place": (replace_oddity, 2, {"known oddities"}),
     "pixels that cannot be decoded": (put(PNG, broken_png()), 3, {"usable by training", INDEX}),
@@ -169,7 +179,7 @@ def test_the_small_imagenet_is_as_it_should_be(made: Made):
         "metadata",
         "known oddities",
     }
-    assert "not checked" not in verdicts.values()
+    assert {check for check, verdict in verdicts.items() if verdict == "not checked"} == {COUNTS}
 
 
 @pytest.mark.parametrize("name", DAMAGES)
@@ -330,6 +340,66 @@ def test_folders_named_by_numbers_are_told_of(any_set: Made):
         (any_set.root / split / "bee").rename(any_set.root / split / "9")
     finding = any_set.verify(0, "any").findings[0]
     assert (finding.check, finding.verdict) == ("class folders", "expected") and "10 is label 0" in finding.found
+
+
+@pytest.mark.parametrize(
+    ("damage", "known", "told", "broken"),
+    [
+        (put(XMP_FILE, SOUND_XMP), 23, True, 0),
+        (put(XMP_FILE, encode("jpeg")), 23, True, 0),
+        (move(XMP_FILE, f"{XMP_FILE[:-5]}1.JPEG"), 23, False, 1),
+        (put(plain(FIRST), with_segments(encode("jpeg"), segment(0xE1, XMP + b"<broken"))), 24, False, 2),
+    ],
+    ids=["sound", "without a packet", "of another name", "broken elsewhere"],
+)
+def test_xmp_is_never_a_reason_to_doubt_imagenet(made: Made, damage, known: int, told: bool, broken: int):
+    damage(made.root)
+    made.list_again()
+    for level in (2, 3):
+        report = made.verify(level)
+        assert report.ok, report.table()
+        found = {finding.check: finding for finding in report.findings}
+        assert found["known oddities"].verdict == "expected" and found["known oddities"].found.startswith(f"{known} of")
+        assert any(XMP_FILE in line and "sound or gone" in line for line in found["known oddities"].offenders) == told
+        assert f" {broken} broken XMP" in found["metadata"].found
+
+
+@pytest.mark.parametrize("kind", ["cmyk", "png", "GIF"])
+def test_of_the_test_split_nothing_is_known_and_oddities_are_told(made: Made, kind: str):
+    put(f"test/{TEST_NAME}", encode(kind))(made.root)
+    made.list_again()
+    report = made.verify(3)
+    assert report.ok, report.table()
+    told = offenders(report, "known oddities")
+    assert told[0] == f"test/{TEST_NAME} is {kind.upper()}; of the test split nothing is published" and len(told) == 25
+    if kind != "cmyk":
+        assert f"test/{TEST_NAME} is {kind.upper()}" in offenders(report, "extension against content")
+
+
+def test_what_real_photographs_have_is_no_problem(made: Made):
+    """As real ones: bytes behind the end, fill bytes, 9,000 pixels, a tiny one, 16 MB, spoilt metadata, any time."""
+    whole = encode("jpeg", 60, 50)
+    odd = {
+        "trailing": whole + bytes(700),
+        "text": whole + b"\r\nphoto of a dog",
+        "fill": whole[:2] + b"\xff\xff\xff" + whole[3:],
+        "wide": encode("jpeg", 9_331, 20),
+        "tiny": encode("grey", 20, 17),
+        "large": with_segments(whole, *[segment(0xE2, bytes(65_000))] * 250),
+        "exif": with_segments(whole, segment(0xE1, b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")),
+        "comment": with_segments(whole, segment(0xFE, b"\xff\xd9\xff\xda <html>")),
+        "no end": encode("jpeg", 64, 48)[:-2],
+    }
+    assert len(odd["large"]) > 16_000_000
+    for (name, data), wnid in zip(odd.items(), WNIDS, strict=False):
+        path = made.root / plain(wnid)
+        path.write_bytes(data)
+        os.utime(path, (0, 0) if name == "tiny" else (4e9, 4e9))
+    made.list_again()
+    for level in (1, 2, 3):
+        report = made.verify(level)
+        assert report.ok, report.table()
+    assert "9,331 px wide" in next(finding.found for finding in report.findings if finding.check == "sizes")
 
 
 def test_rotation_grey_cmyk_and_broken_metadata_are_counted(any_set: Made):
