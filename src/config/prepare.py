@@ -17,6 +17,8 @@ LayoutName = Literal[
 ]
 Stage = Literal["fetch", "plan", "extract", "arrange", "index", "verify"]
 Origin = Literal["torrent", "kaggle", "huggingface", "s3"]
+# Texts, taken as they are typed: a folder may be called 2012 or a,b, a magnet link holds = and &, and off is no false.
+_AS_TYPED = ("source", "target", "report", "checksum", "origin")
 Level = Annotated[int, Field(strict=True, ge=0, le=3)]
 
 
@@ -51,15 +53,17 @@ def load_prepare(overrides: Sequence[str]) -> PrepareConfig:
     tree = yaml.safe_load((CONF_DIR / "prepare.yaml").read_text())
     problems: list[Problem] = []
     for text in overrides:
+        key, equals, value = text.partition("=")
+        if key in _AS_TYPED and equals:
+            tree[key] = None if value == "null" else _without_quotes(value)
+            continue
         parsed = parse_value(text)
         if isinstance(parsed, Problem):
             problems.append(parsed)
         elif parsed[0] not in tree:
             problems.append(Problem(*parsed, f"no such key. There are: {', '.join(tree)}.{did_you_mean(parsed[0], tree)}"))
         else:
-            # YAML reads a folder named 2012 as a number, and checksum=off as false.
-            paths = ("source", "target", "report", "checksum", "origin")
-            tree[parsed[0]] = _as_typed(text) if parsed[0] in paths and parsed[1] is not None else parsed[1]
+            tree[parsed[0]] = parsed[1]
     try:
         config = PrepareConfig.model_validate(tree)
     except ValidationError as error:
@@ -69,6 +73,5 @@ def load_prepare(overrides: Sequence[str]) -> PrepareConfig:
     return config
 
 
-def _as_typed(text: str) -> str:
-    value = text.partition("=")[2]
+def _without_quotes(value: str) -> str:
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
