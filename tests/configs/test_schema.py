@@ -1,13 +1,18 @@
 """Every knob is read by code, or it does not exist; and no default stands in code."""
 
 import ast
+from collections.abc import Iterable
 from pathlib import Path
 from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 
 from src.config import Config
+from src.config.lr_finder import FinderConfig
+from src.config.prepare import PrepareConfig
 from src.config.problems import choice_key, parts_of
+from src.config.writer import WriterConfig
 
 SRC = Path(__file__).resolve().parents[2] / "src"
 # The name of a choice whose group has one class only: it says in config.yaml which file was taken, and decides nothing.
@@ -21,15 +26,13 @@ BY_CONF_ALONE = {"data.path"}
 KEYS = dict(parts_of(Config))
 
 
-def reads() -> set[tuple[str, str]]:
-    """Return every (what it is read from, attribute) outside src/config: `config.data.workers` gives ("data", "workers").
+def reads(files: Iterable[Path]) -> set[tuple[str, str]]:
+    """Return every (what it is read from, attribute) in some files: `config.data.workers` gives ("data", "workers").
 
     getattr with a literal name and the keywords of a class pattern are reads as well.
     """
     found: set[tuple[str, str]] = set()
-    for file in SRC.rglob("*.py"):
-        if SRC / "config" in file.parents:
-            continue
+    for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
             match node:
                 case ast.Attribute(value=owner, attr=name, ctx=ast.Load()):
@@ -51,13 +54,27 @@ def last_word(owner: ast.expr) -> str:
             return ""
 
 
-READS = reads()
+READS = reads(file for file in SRC.rglob("*.py") if SRC / "config" not in file.parents)
+# The other commands' keys: where they are read, and what from. Only these files count, for `config` is the trainer's elsewhere.
+COMMANDS: dict[type[BaseModel], tuple[str, set[tuple[str, str]]]] = {
+    PrepareConfig: ("config", reads([SRC / "prepare.py", *(SRC / "imagenet").rglob("*.py")])),
+    WriterConfig: ("writer", reads([SRC / "ffcv_writer.py"])),
+    FinderConfig: ("finder", reads([SRC / "lr_finder.py", SRC / "lr_search.py", SRC / "config" / "lr_finder.py"])),
+}
+COMMANDS_KEYS = [(command, key) for command in COMMANDS for key in command.model_fields]
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key not in LABELS | CHOOSERS | BY_IDENTITY | BY_CONF_ALONE])
 def test_a_knob_is_read_by_code(key: str) -> None:
     group, _, name = key.rpartition(".")
     assert READS & {(owner, name) for owner in ("config", group)}, f"nothing in src/ reads {key}"
+
+
+@pytest.mark.parametrize(("command", "key"), COMMANDS_KEYS)
+def test_a_key_of_a_command_is_read_by_its_code_and_has_its_default_in_conf_alone(command: type[BaseModel], key: str) -> None:
+    owner, read = COMMANDS[command]
+    assert (owner, key) in read, f"nothing that {command.__name__} is for reads {key}"
+    assert command.model_fields[key].is_required()
 
 
 @pytest.mark.parametrize("key", sorted(BY_CONF_ALONE))
