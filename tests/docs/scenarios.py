@@ -115,6 +115,7 @@ class Shell:
         (folder / "home").mkdir()
         own = {"PATH": f"{sys.prefix}/bin:{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         own |= {"HOME": str(folder / "home"), "AWS_EC2_METADATA_DISABLED": "true"}
+        own |= {"PIP_DRY_RUN": "1", "PIP_NO_INDEX": "1"}  # no guide's command installs anything here, marked or not
         self._variables = kept | own | dict(variables or {})
         self._patience = patience
         self._state = folder / "shell"

@@ -1,5 +1,6 @@
 """No command stands in a guide that nobody tries: a scenario types it, or the guide tells the reader why not."""
 
+import ast
 import importlib
 from pathlib import Path
 
@@ -45,3 +46,16 @@ def test_commands_stand_in_blocks_that_are_tried(guide: str) -> None:
 def test_every_declared_change_is_one(scenario: Scenario) -> None:
     assert not scenario.unused(), f"matches no command of {scenario}: {scenario.unused()}"
     assert scenario.commands(), f"{scenario} types nothing"
+
+
+@pytest.mark.parametrize("file", sorted(HERE.glob("test_*_guide.py")), ids=lambda file: file.stem)
+def test_what_is_declared_is_played(file: Path) -> None:
+    """Each name in SCENARIOS, or SCENARIOS itself, is spoken of by a test or its parameters."""
+    body = ast.parse(file.read_text()).body
+    (declared,) = (node.value for node in body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SCENARIOS")
+    spoken = {name for node in body if isinstance(node, ast.FunctionDef) for name in names_in(node)}
+    assert "SCENARIOS" in spoken or names_in(declared) - spoken == set(), f"declared, and in no test: {names_in(declared) - spoken}"
+
+
+def names_in(tree: ast.AST) -> set[str]:
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
