@@ -75,6 +75,8 @@ def test_a_prepared_set_is_compared_with_what_the_preparation_wrote(run_door: Ru
     done = run_door(*settings, module=DOOR)
     assert done.returncode == 0, done.stderr
     table = {line.split("  ")[2].strip(): line for line in done.stderr.splitlines() if line.startswith("  ")}
+    assert "20 classes have what the development kit tells" in table["train: images a class"]
+    assert (target / ".prepare/train_counts.tsv").read_text() == "".join(f"{wnid}\t3\n" for wnid in model.wnids)
     assert " ok " in table["the preparation's list"] and "checksums agree" in table["the preparation's list"]
     victim = sorted(target.glob("val/*/*.JPEG"))[4]
     data = bytearray(victim.read_bytes())
@@ -86,6 +88,12 @@ def test_a_prepared_set_is_compared_with_what_the_preparation_wrote(run_door: Ru
     victim.unlink()
     code, _, table_text = verified(run_door, target, "level=1", "expect=any")
     assert code == 1 and f"{victim.relative_to(target)} is missing" in table_text
+    wnid = model.wnids[4]
+    lost = sorted((target / "train" / wnid).iterdir())[1]
+    lost.rename(tmp_path / lost.name)
+    code, _, table_text = verified(run_door, target, "level=0", "expect=any")
+    assert code == 1 and f"train/{wnid}: 2 of 3" in table_text and "1 classes have not what the development kit tells" in table_text
+    (tmp_path / lost.name).rename(lost)
     code, _, table_text = verified(run_door, target, "level=0", "expect=imagenet")
     assert code == 1 and "of 1,281,167" in table_text and "and 979,0" not in table_text
 
