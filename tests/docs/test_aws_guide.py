@@ -1,9 +1,12 @@
-"""docs/aws.md, typed from its first command to its last: an account of moto's, a loop device as the volume, this machine as the instance."""
+"""docs/aws.md, typed from first to last: an account of moto's, a loop device as the volume, this machine as the instance."""
 
 import json
 import os
 import re
 import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 from scripts.aws.policy import actions
 from tests.aws.conftest import Account, Device, account, device, moto_server, why_no_devices
 from tests.docs.conftest import OpenShell
-from tests.docs.guides import ROOT, Command, blocks_of
+from tests.docs.guides import ROOT, Command, blocks_of, commands_of
 from tests.docs.scenarios import Added, Scenario, Swap
 from tests.scale_models import LAYOUTS, scale_model
 
@@ -20,8 +23,11 @@ __all__ = ["account", "device", "moto_server"]  # fixtures of the tests of AWS
 
 GUIDE = "docs/aws.md"
 IDS = "the ids that the commands before have printed"
+SET_UP = "9. Change the code or the command"
+SECTIONS = tuple(dict.fromkeys(title for command in commands_of(GUIDE) for title in command.headings[1:2] if title != SET_UP))
 SCENARIO = Scenario(
     GUIDE,
+    SECTIONS,
     changes=(
         Swap("vol-0123456789abcdef0", "{volume}", IDS),
         Swap("i-0123456789abcdef0", "{instance}", IDS),
@@ -29,21 +35,40 @@ SCENARIO = Scenario(
         Swap("sudo .venv/bin/python", "python", "the test is root, and in the environment"),
         Swap(".venv/bin/python", "python", "the environment of the tests"),
         Swap("/data", "{data}", "a folder of the test"),
-        Swap("/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id", "/mine/newest", "moto has no such"),
+        Swap(
+            "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id", "/mine/newest", "moto has no such"
+        ),
         Swap(
             "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id",
             "/mine/newest",
             "moto has no such",
         ),
         Swap("fetch=torrent ", "", "fetching is tried by the guide to ImageNet; here the archives lie there"),
-        Swap("instance setup", "instance setup --dry-run --user nobody --folder {clone}", "there is no systemd, and it is no instance"),
+        Swap(
+            "instance setup",
+            "instance setup --dry-run --user nobody --folder {clone}",
+            "there is no systemd, and it is no instance",
+        ),
         Added("volume format", "--files 5000 --state-folder {state}", "the device has 64 MiB"),
         Added("volume mount", "--fstab {fstab}", "this machine's own stays as it is"),
         Added("delete_source=true", "expect=any checksum=off", "twenty classes, not a thousand"),
         Added("level=2", "expect=any", "twenty classes, not a thousand"),
     ),
 )
-SCENARIOS = (SCENARIO,)
+SYSTEMS_PYTHON = "/usr/bin/python3"
+SETTING_UP = Scenario(
+    GUIDE,
+    (SET_UP,),
+    changes=(
+        Swap("sudo .venv/bin/python", "python", "the test is root, and in the environment"),
+        Swap(
+            "instance setup",
+            f"instance setup --dry-run --user nobody --python {SYSTEMS_PYTHON} --folder {{clone}}",
+            "this machine is no instance; tests/aws/test_setup_*.py carry it out",
+        ),
+    ),
+)
+SCENARIOS = (SCENARIO, SETTING_UP)
 
 
 class Reader:
@@ -51,8 +76,7 @@ class Reader:
 
     def __init__(self, account: Account, device: Device, folder: Path) -> None:
         self.account, self.device = account, device
-        (folder / "clone").mkdir()
-        names = {"data": "disk", "fstab": "fstab", "state": "state", "clone": "clone"}
+        names = {"data": "disk", "fstab": "fstab", "state": "state"}
         self.places: dict[str, str] = {place: str(folder / name) for place, name in names.items()}
         self.places |= {"group": _account_with_what_the_guide_does_elsewhere(account), "volume": "", "instance": ""}
         self.told: dict[str, list[dict[str, Any]]] = {}
@@ -120,9 +144,8 @@ def test_the_whole_guide_ends_with_a_snapshot_and_nothing_else_of_ours(
         if one["State"]["Name"] != "terminated"
     ]
     assert living == []
-    assert [dict((tag["Key"], tag["Value"]) for tag in one["Tags"])["imagenet-trainer:name"] for one in account.own_volumes()] == [
-        "again"
-    ]
+    kept = [{tag["Key"]: tag["Value"] for tag in one["Tags"]} for one in account.own_volumes()]
+    assert [tags["imagenet-trainer:name"] for tags in kept] == ["again"]
     assert account.snapshots() != []
     assert json.loads((project / "policy.json").read_text())["Version"] == "2012-10-17"
     assert not os.path.ismount(reader.places["data"])
@@ -132,6 +155,50 @@ def test_the_whole_guide_ends_with_a_snapshot_and_nothing_else_of_ours(
     assert {"CreateVolume", "RunInstances", "CreateSnapshot", "DeleteVolume"} <= made
     assert made <= allowed, "calls that the printed policy does not allow"
     assert reader.calls["instance stop"] <= {action.partition(":")[2] for action in _json_actions(1)}, "the role cannot stop it"
+
+
+@pytest.fixture
+def clone() -> Iterator[Path]:
+    """A clone of a repository, where another user than root may read it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        who = ("-c", "user.name=me", "-c", "user.email=me@localhost")
+        for words in (
+            ("init", "--quiet", "--initial-branch=main", "origin"),
+            ("-C", "origin", *who, "commit", "--quiet", "--allow-empty", "--message=first"),
+            ("clone", "--quiet", "origin", "clone"),
+        ):
+            subprocess.run(["git", *words], cwd=folder, check=True)
+        subprocess.run(["chown", "-R", "nobody", str(folder)], check=True)
+        yield folder / "clone"
+
+
+def why_no_set_up() -> str | None:
+    """Why even a dry run of the set-up cannot act for another user here."""
+    if os.geteuid() != 0 or shutil.which("runuser") is None or shutil.which("git") is None:
+        return "root, runuser and git are needed to act for another user"
+    test = [SYSTEMS_PYTHON, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
+    try:
+        known = subprocess.run(["runuser", "-u", "nobody", "--", *test], capture_output=True, check=False).returncode == 0
+    except OSError:
+        known = False
+    return None if known else f"{SYSTEMS_PYTHON} of 3.11 or newer is needed"
+
+
+@pytest.mark.skipif(why_no_set_up() is not None, reason=str(why_no_set_up()))
+def test_the_set_up_of_the_guide_would_back_up_mount_and_install_the_service(clone: Path, open_shell: OpenShell) -> None:
+    (clone / "local.txt").write_text("mine")
+    (done,) = SETTING_UP.play(open_shell(), clone=clone)
+    told = done.stdout + done.stderr
+    for part in (
+        "venv",
+        "back-ups",
+        "volume mount --volume-id vol-0123456789abcdef0 --at /data",
+        "systemctl enable",
+        "run_name=adam",
+    ):
+        assert part in told, told
 
 
 def _json_actions(number: int) -> list[str]:
@@ -161,5 +228,5 @@ def test_messages_that_the_guide_quotes_are_printed_by_the_program() -> None:
 def test_the_choices_for_local_changes_are_all_told() -> None:
     from scripts.aws.repository import LOCAL_CHANGES
 
-    text = (ROOT / GUIDE).read_text()
+    text = (ROOT / GUIDE).read_text().partition("| `--local-changes` |")[2].partition("\n\n")[0]
     assert set(LOCAL_CHANGES) == set(re.findall(r"^\| `([a-z-]+)`(?: \(default\))? \|", text, re.MULTILINE))
