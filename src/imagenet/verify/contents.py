@@ -11,7 +11,8 @@ from src.batch import DataError
 from src.imagenet.manifest import LINKED, Manifest, read_manifest
 from src.imagenet.verify.known import KNOWN_PNG
 from src.imagenet.verify.listing import Folder
-from src.imagenet.verify.looking import KINDS, Looks
+from src.imagenet.verify.look import KINDS
+from src.imagenet.verify.looking import Looks
 from src.imagenet.verify.official import NUMBERED
 from src.imagenet.verify.report import Finding
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from src.imagenet.verify.known import KNOWN, KNOWN_XMP
-from src.imagenet.verify.looking import KINDS, Looks
+from src.imagenet.verify.look import KINDS
+from src.imagenet.verify.looking import Looks
 from src.imagenet.verify.official import Truth
 from src.imagenet.verify.report import Finding, Verdict
 from src.imagenet.verify.segments import BROKEN_EXIF, BROKEN_XMP
