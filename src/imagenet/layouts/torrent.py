@@ -4,17 +4,16 @@ The extracted tree is layouts/kaggle.py's.
 """
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from src.config import ConfigError, Problem
 from src.config.prepare import PrepareConfig
 from src.imagenet.labels import kaggle as labels
+from src.imagenet.layouts.one_archive import STAGE, archives_at, the_archive
 from src.imagenet.names import IMAGE_BYTES
 from src.imagenet.pieces import Archive, Found
 from src.imagenet.streams.tar_stream import GZIP, FileTar
 
-_STAGE = "the source"
 _NAME = re.compile(r"(?:ILSVRC\d{4}_CLS-LOC|imagenet_object_localization\w*)\.(?:tar\.gz|tgz|tar)", re.ASCII)
 _SIDE_FILES = 50_000 + 5  # annotations of validation images, and lists
 _IMAGES = 1_281_167 + 50_000 + 100_000
@@ -22,7 +21,7 @@ _IMAGES = 1_281_167 + 50_000 + 100_000
 
 def looks_like(source: Path) -> bool:
     """Tell by names alone whether this may be it, or the folder that holds it."""
-    return next(_archives(source), None) is not None
+    return next(archives_at(source, _NAME), None) is not None
 
 
 def find(source: Path, config: PrepareConfig) -> Found:
@@ -31,22 +30,16 @@ def find(source: Path, config: PrepareConfig) -> Found:
     Raises:
         ConfigError: it is not there, there are several, or it cannot be read.
     """
-    paths = [source] if source.is_file() else sorted(_archives(source))
-    if len(paths) != 1:
-        what = (
-            f"holds {', '.join(path.name for path in paths)}: name one of them." if paths else "holds no ILSVRC2017_CLS-LOC.tar.gz."
-        )
-        raise ConfigError(_STAGE, [Problem("source", str(source), what)])
-    path = paths[0]
+    path = the_archive(source, _NAME, "ILSVRC2017_CLS-LOC.tar.gz")
     try:
         state = path.stat()
         with open(path, "rb") as file:
             head = file.read(512)
     except OSError as error:
-        raise ConfigError(_STAGE, [Problem("source", str(path), f"cannot be read: {error.strerror}.")]) from error
+        raise ConfigError(STAGE, [Problem("source", str(path), f"cannot be read: {error.strerror}.")]) from error
     if not head.startswith(GZIP) and head[257:262] != b"ustar":
         fix = f"is neither gzip nor tar ({state.st_size:,} bytes). Fetch it again."
-        raise ConfigError(_STAGE, [Problem("source", str(path), fix)])
+        raise ConfigError(STAGE, [Problem("source", str(path), fix)])
     files = min(_IMAGES, state.st_size // IMAGE_BYTES * 2 + 1_000) + _SIDE_FILES
     return Found(
         layout="torrent",
@@ -58,12 +51,3 @@ def find(source: Path, config: PrepareConfig) -> Found:
         listed=labels.listed,
         notes=["one pass over the whole archive; the validation classes come from its LOC_val_solution.csv or Annotations"],
     )
-
-
-def _archives(source: Path) -> Iterator[Path]:
-    try:
-        for path in [source] if source.is_file() else source.iterdir():
-            if _NAME.fullmatch(path.name) and path.is_file():
-                yield path
-    except OSError:
-        return

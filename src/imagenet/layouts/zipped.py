@@ -16,6 +16,7 @@ from src.batch import DataError
 from src.config import ConfigError, Problem
 from src.config.prepare import PrepareConfig
 from src.imagenet.labels import kaggle as labels
+from src.imagenet.layouts.one_archive import STAGE, archives_at, the_archive
 from src.imagenet.names import IMAGE_BYTES
 from src.imagenet.pieces import Archive, Found, Piece, Unit
 from src.imagenet.streams.tar_stream import gzipped_pieces
@@ -23,7 +24,6 @@ from src.imagenet.streams.tree import Seen, member_of
 from src.imagenet.streams.zip_directory import Entry, entries
 from src.imagenet.streams.zip_members import entry_at, member_blocks, read_member
 
-_STAGE = "the source"
 _NAME = re.compile(r"imagenet-object-localization-challenge.*\.zip", re.ASCII)
 _INNER = re.compile(r"(?:[^/]+/)?(?:imagenet_object_localization\w*|ILSVRC\d{4}_CLS-LOC)\.(?:tar\.gz|tgz)", re.ASCII)
 _RUN = 5_000  # flat images a unit
@@ -31,7 +31,7 @@ _RUN = 5_000  # flat images a unit
 
 def looks_like(source: Path) -> bool:
     """Tell by names alone whether this may be it, or the folder that holds it."""
-    return next(_archives(source), None) is not None
+    return next(archives_at(source, _NAME), None) is not None
 
 
 def find(source: Path, config: PrepareConfig) -> Found:
@@ -40,19 +40,14 @@ def find(source: Path, config: PrepareConfig) -> Found:
     Raises:
         ConfigError: no zip is there, there are several, or it is damaged, hostile, or another's.
     """
-    paths = [source] if source.is_file() else sorted(_archives(source))
-    if len(paths) != 1:
-        many = f"holds {', '.join(path.name for path in paths)}: name one of them."
-        fix = many if paths else "holds no imagenet-object-localization-challenge.zip."
-        raise ConfigError(_STAGE, [Problem("source", str(source), fix)])
-    path = paths[0]
+    path = the_archive(source, _NAME, "imagenet-object-localization-challenge.zip")
     try:
         state = path.stat()
         units = _units(path)
     except DataError as error:
-        raise ConfigError(_STAGE, [Problem("source", None, f"{path} {error}")]) from None
+        raise ConfigError(STAGE, [Problem("source", None, f"{path} {error}")]) from None
     except OSError as error:
-        raise ConfigError(_STAGE, [Problem("source", str(path), f"cannot be read: {error.strerror}.")]) from error
+        raise ConfigError(STAGE, [Problem("source", str(path), f"cannot be read: {error.strerror}.")]) from error
     return Found(
         layout="kaggle",
         units=units,
@@ -150,12 +145,3 @@ def _runs(path: Path, name: str, places: "array[int]", size: int) -> Iterator[Un
 
 def _inner(path: Path, entry: Entry) -> _Inner:
     return _Inner(path, f"{path.name}/{entry.path}", entry.size // IMAGE_BYTES * 2 + 1_000, entry.size, entry.at)
-
-
-def _archives(source: Path) -> Iterator[Path]:
-    try:
-        for path in [source] if source.is_file() else source.iterdir():
-            if _NAME.fullmatch(path.name) and path.is_file():
-                yield path
-    except OSError:
-        return
