@@ -15,6 +15,7 @@ from typing import NamedTuple
 from loguru import logger
 
 from src.config import ConfigError, Problem
+from src.data.tar.images import some
 from src.files import remove_leftovers, sync_folder, write_atomically
 from src.imagenet.classes import CLASSES_FILE, write_classes
 from src.imagenet.journal import Journal
@@ -27,7 +28,6 @@ from src.imagenet.writing import MODIFIED_NS, STAGE, check_part, make_folder
 
 SPLITS = ("train", "val", "test")
 DIFFERENCES = "differences.tsv"
-_SHOWN = 5
 
 
 class Move(NamedTuple):
@@ -93,7 +93,7 @@ def _placed(rows: Sequence[bytes], found: Found, side: Path) -> tuple[list[bytes
     flat = [row for row in rows if row.count(b"/", 0, row.index(b"\t")) == 1]
     loose = [row for row in flat if row.startswith(b"train/")]
     if loose:
-        raise ConfigError(STAGE, [Problem("source", None, f"no class is known of {_some(map(_path, loose))}.")])
+        raise ConfigError(STAGE, [Problem("source", None, f"no class is known of {some(map(_path, loose))}.")])
     flat = [row for row in flat if row.startswith(b"val/")]
     if not flat:
         return list(rows), []
@@ -112,7 +112,7 @@ def _placed(rows: Sequence[bytes], found: Found, side: Path) -> tuple[list[bytes
     placed = sorted([*(row for row in rows if row not in gone), *moved])
     twice = [_path(one) for one, other in pairwise(placed) if _path(one) == _path(other)]
     if twice:
-        raise ConfigError(STAGE, [Problem("source", None, f"is there both flat and in a class folder: {_some(twice)}.")])
+        raise ConfigError(STAGE, [Problem("source", None, f"is there both flat and in a class folder: {some(twice)}.")])
     return placed, moves
 
 
@@ -120,11 +120,11 @@ def _refuse_unknown(flat: Sequence[bytes], labels: Labels) -> None:
     stems = {_path(row).rpartition("/")[2].rpartition(".")[0] for row in flat}
     unknown, lacking = sorted(stems - labels.keys()), sorted(labels.keys() - stems)
     if unknown:
-        fix = f"{len(unknown):,} of {len(stems):,} validation images have no class in the source's lists: {_some(unknown)}. "
+        fix = f"{len(unknown):,} of {len(stems):,} validation images have no class in the source's lists: {some(unknown)}. "
         fix += "Add the list that belongs to them (devkit, LOC_val_solution.csv or Annotations)."
         raise ConfigError(STAGE, [Problem("source", None, fix)])
     if lacking:
-        logger.warning(f"{len(lacking):,} validation images that the source's lists tell of are not there: {_some(lacking)}")
+        logger.warning(f"{len(lacking):,} validation images that the source's lists tell of are not there: {some(lacking)}")
 
 
 def _compared(target: Path, placed: Sequence[bytes]) -> list[str]:
@@ -143,7 +143,7 @@ def _compared(target: Path, placed: Sequence[bytes]) -> list[str]:
         fixes = []
         for lacking, split, other in ((train - val, "val", "train"), (val - train, "train", "val")):
             if lacking:
-                fixes.append(f"{split} lacks {len(lacking):,} classes that {other} has: {_some(sorted(lacking))}")
+                fixes.append(f"{split} lacks {len(lacking):,} classes that {other} has: {some(sorted(lacking))}")
         fix = f"{'; '.join(fixes)}. Their labels would differ. Complete the source."
         raise ConfigError(STAGE, [Problem("source", None, fix)])
     return sorted(train | val)
@@ -167,7 +167,7 @@ def _compare_with_lists(target: Path, placed: Sequence[bytes], found: Found, sid
     write_atomically(path, "".join(lines).encode("utf-8", "surrogateescape"))
     for what, names in (("missing though the source's lists name them", missing), ("beyond the source's lists", beyond)):
         if names:
-            logger.warning(f"{len(names):,} images are {what}: {_some(names)}. All of them: {path}")
+            logger.warning(f"{len(names):,} images are {what}: {some(names)}. All of them: {path}")
 
 
 def _refuse_published(target: Path, splits: Sequence[str]) -> None:
@@ -237,8 +237,3 @@ def _publish(target: Path, splits: Iterable[str]) -> None:
 
 def _path(row: bytes) -> str:
     return os.fsdecode(row[: row.index(b"\t")])
-
-
-def _some(names: Iterable[str]) -> str:
-    shown = [name for _, name in zip(range(_SHOWN + 1), names, strict=False)]
-    return ", ".join(shown[:_SHOWN]) + (", ..." if len(shown) > _SHOWN else "")

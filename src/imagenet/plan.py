@@ -11,6 +11,7 @@ from typing import NamedTuple
 from src.config import ConfigError, Problem
 from src.config.prepare import PrepareConfig
 from src.data.index_cache import digest
+from src.data.tar.images import some
 from src.imagenet.arrange import SPLITS
 from src.imagenet.classes import CLASSES_FILE
 from src.imagenet.extract import share_of
@@ -20,7 +21,6 @@ from src.imagenet.space import Need, Room, nearest_folder, room_at, room_problem
 from src.imagenet.writing import STAGE
 
 _HARMLESS = ("lost+found", CLASSES_FILE)  # beside what begins with a dot
-_SHOWN = 5
 _MD5_LINE = re.compile(r"\\?([0-9a-fA-F]{32}) [ *](.+)")  # coreutils' md5sum
 _BYTES_A_SECOND, _FILES_A_SECOND = 200e6, 5_000.0  # of a disk and a CPU that nobody knows yet
 
@@ -103,7 +103,7 @@ def _target_problems(target: Path, state: State, config: PrepareConfig, key: str
     known = (*SPLITS, *_HARMLESS)
     strangers = sorted(name for name in os.listdir(target) if not name.startswith(".") and name not in known)
     if strangers:
-        fix = f"already holds something else ({_some(strangers)}). Choose a new folder with target=<folder>."
+        fix = f"already holds something else ({some(strangers)}). Choose a new folder with target=<folder>."
         yield Problem("target", str(target), fix)
     mine = _is_of(state, key)
     if "publish" in state.stages or state.start is None:
@@ -210,7 +210,7 @@ def _sums(found: Found, config: PrepareConfig) -> tuple[list[Archive], list[Prob
             return [], [Problem("checksum", config.checksum, f"cannot be read as md5sum's output ({reason}). auto | off | <file>.")]
         archives = [archive._replace(md5=given.get(archive.path.name), bytes=None) for archive in found.archives]
         if not any(archive.md5 for archive in archives):
-            names = _some(sorted(archive.path.name for archive in found.archives)) or "no archive"
+            names = some(sorted(archive.path.name for archive in found.archives)) or "no archive"
             problems.append(Problem("checksum", config.checksum, f"names none of the source's archives ({names})."))
     for archive in archives:
         there = archive.path.stat().st_size
@@ -236,7 +236,3 @@ def _read_md5s(path: Path) -> dict[str, str]:
 def _duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min" if minutes else f"{seconds:.0f} s"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

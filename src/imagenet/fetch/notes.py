@@ -1,7 +1,6 @@
 """What a download writes down beside its files, in <folder>/.fetch: which files are there, and which parts of unfinished ones."""
 
 import contextlib
-import ctypes
 import fcntl
 import hashlib
 import json
@@ -14,6 +13,7 @@ from loguru import logger
 from src.config import ConfigError, Problem
 from src.files import write_atomically
 from src.imagenet.fetch.remote import STAGE, Remote
+from src.imagenet.space import nearest_folder
 
 NOTES = ".fetch"
 
@@ -151,28 +151,13 @@ def append_line(path: Path, text: str) -> None:
         os.close(descriptor)
 
 
-def sync_file_system(folder: Path) -> None:
-    """Bring all that was written on the folder's file system to the disk: for a million small files, once."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
-            os.sync()
-    except AttributeError:  # no syncfs: not Linux
-        os.sync()
-    finally:
-        os.close(descriptor)
-
-
 def check_space(folder: Path, needed: int) -> None:
     """Refuse a download that does not fit.
 
     Raises:
         ConfigError: says how much is needed, and how much there is.
     """
-    there = folder
-    while not there.exists():
-        there = there.parent
-    state = os.statvfs(there)
+    state = os.statvfs(nearest_folder(folder))
     free = state.f_bavail * state.f_frsize
     if needed > free:
         fix = (

@@ -11,9 +11,10 @@ from pathlib import Path
 from loguru import logger
 
 from src.config import ConfigError, Problem
-from src.imagenet.fetch.notes import PartNotes, Receipts, check_space, sync_file_system
+from src.imagenet.fetch.notes import PartNotes, Receipts, check_space
 from src.imagenet.fetch.remote import AGAIN, STAGE, UNDER_WAY, Changed, Offer, Passing, Patience, Remote, md5
 from src.imagenet.fetch.sums import has_sum, is_right
+from src.imagenet.space import sync_file_system
 
 _TELL_SECONDS = 0.5
 _LEAVE_SECONDS = 5.0  # for threads to end that wait for a server

@@ -8,10 +8,11 @@ from loguru import logger
 
 from src.config import ConfigError, Problem
 from src.imagenet.fetch.aria2 import Aria2Failed, check_installed, problem_of, run_aria2
-from src.imagenet.fetch.notes import Receipts, check_space, sync_file_system
+from src.imagenet.fetch.notes import Receipts, check_space
 from src.imagenet.fetch.remote import AGAIN, STAGE
 from src.imagenet.fetch.torrent_files import INFO_HASHES, Wanted, fetch_small, is_address, items_of, peers, read, wanted_of
 from src.imagenet.published import DEVKIT_TAR, PUBLISHED
+from src.imagenet.space import sync_file_system
 
 _DEVKIT_URL = f"https://image-net.org/data/ILSVRC/2012/{DEVKIT_TAR}"  # given to anyone; tells the validation images' classes
 _STALL_SECONDS = 600  # without a byte
