@@ -8,23 +8,6 @@ from typing import Any
 
 from scripts.aws import options as common
 
-# Every call of the instance commands; the modules that make them are imported when they are needed.
-ACTIONS = (
-    "ec2:DescribeInstances",
-    "ec2:DescribeSpotInstanceRequests",
-    "ec2:RunInstances",
-    "ec2:CreateTags",
-    "ec2:DescribeImages",
-    "ec2:DescribeSubnets",
-    "ec2:DescribeVolumes",
-    "ec2:AttachVolume",
-    "ssm:GetParameter",
-    "iam:PassRole",
-    "ec2:StopInstances",
-    "ec2:StartInstances",
-    "ec2:TerminateInstances",
-    "ec2:CancelSpotInstanceRequests",
-)
 _TRAINING = "the training, behind --: -- torchrun --standalone --nproc_per_node=4 -m src.train experiment=a40_adam"
 
 

@@ -7,6 +7,14 @@ from scripts.aws import instances, service
 from scripts.aws.calls import Answer, CallError, Cloud, answer, say
 from scripts.aws.errors import Problem, RefusedError
 
+ACTIONS = (
+    *instances.ACTIONS,
+    "ec2:StopInstances",
+    "ec2:StartInstances",
+    "ec2:TerminateInstances",
+    "ec2:CancelSpotInstanceRequests",
+)
+
 
 def status(options: Namespace) -> int:
     """Show what there is of this name, as a table for people and JSON for programs."""

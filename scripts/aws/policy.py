@@ -11,7 +11,7 @@ from typing import Any
 from scripts.aws.calls import NAME_TAG
 
 # Every one has ACTIONS: the actions of the calls that it makes.
-MODULES = ("volume_life", "snapshot", "status", "instance", "setup")
+MODULES = ("volume_life", "snapshot", "status", "launch", "instance_life", "setup")
 _TAGGING = "ec2:CreateTags"
 _READING = ("Describe", "Get", "List")
 # Only on what has our tag, whoever made the rest of the account. Creating has nothing yet that could have one.

@@ -316,7 +316,7 @@ def test_a_dry_run_prints_every_call_and_makes_none_that_changes(account: Accoun
 
 
 def test_the_actions_called_are_those_of_the_policy(account: Account, launches: Launches) -> None:
-    from scripts.aws.instance import ACTIONS
+    from scripts.aws.policy import actions
 
     make_volume(account)
     iam = account.client("iam")
@@ -333,4 +333,4 @@ def test_the_actions_called_are_those_of_the_policy(account: Account, launches: 
     _, other = ask_for_spot(account)
     account.did("instance", "terminate", "--name", "trainer", "--confirm", other, *QUICK)
     # PassRole is no call: EC2 asks for it when a profile is given.
-    assert {action.partition(":")[2] for action in ACTIONS} - {"PassRole"} == set(account.proxy.calls)
+    assert {action.partition(":")[2] for action in actions("instance")} - {"PassRole"} == set(account.proxy.calls)
