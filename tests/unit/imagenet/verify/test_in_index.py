@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from src.data import bad_files, index
-from src.data.index import FolderIndex, open_index
+from src.data.index import FolderIndex, open_index, teach_index
+from src.data.index_cache import Names
 from tests.pictures import encode
 from tests.unit.imagenet.verify.conftest import Made, broken_png, offenders, problems
 
@@ -168,13 +169,59 @@ def test_the_index_is_not_written_where_nothing_is_new(any_set: Made):
 
 
 def test_an_index_of_the_former_form_is_built_anew(any_set: Made, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(index, "_VERSION", 1)
-    opened(any_set)
-    monkeypatch.undo()
+    of_now = FolderIndex.state
+    with monkeypatch.context() as former:
+        former.setattr(index, "_VERSION", 1)
+        former.setattr(FolderIndex, "state", lambda it: {k: v for k, v in of_now(it).items() if not k.startswith("bad")})
+        opened(any_set)
     damaged(any_set)
     assert opened(any_set).faults == {}
     shutil.copy(any_set.root / ".train.index.npz", any_set.root / "new")
     assert np.load(any_set.root / "new")["bad"].tolist() == [0]
+
+
+def test_a_file_replaced_while_it_was_looked_at_is_looked_at_again(any_set: Made, monkeypatch: pytest.MonkeyPatch):
+    path = damaged(any_set)
+    whole = bad_files.whole_header_of
+
+    def look(data: bytes):
+        found = whole(data)
+        path.write_bytes(encode("png", 20, 20, 1))
+        return found
+
+    made = opened(any_set)
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(bad_files, "whole_header_of", look)
+        made._look_whole([1])
+    assert made.faults[1].startswith(REASON)
+    made.look_again()
+    assert made.faults == {}
+
+
+def taught(made: Made, names: Names, *, keep_bad: bool):
+    sizes = np.full((6, 2), 20, np.int32)
+    places = {"cache_dir": Path.home() / "cache", "threads": 1}
+    return teach_index(made.root / "train", names, sizes, {}, keep_bad=keep_bad, **places)
+
+
+def test_only_who_decoded_all_files_unsays_what_was_bad(any_set: Made):
+    """A disk may have failed to read a file once: it is the same file, and sound."""
+    made = opened(any_set)
+    made._look_whole([1])
+    stamp = bad_files.stamp_of(str(any_set.root / BAD))
+    bad = {1: bad_files.BadFile("cannot be read (Input/output error)", stamp)}
+    cached = {"keep_bad": True, "cache_dir": Path.home() / "cache", "threads": 1}
+    teach_index(any_set.root / "train", made.names, made.sizes, bad, **cached)
+    assert list(taught(any_set, made.names, keep_bad=True)[0].faults) == list(opened(any_set).faults) == [1]
+    assert taught(any_set, made.names, keep_bad=False)[0].faults == opened(any_set).faults == {}
+
+
+def test_what_was_found_of_other_files_is_not_taken_over(any_set: Made):
+    names = opened(any_set).names
+    others = Names.pack([*(names[place] for place in range(5)), "bee/9.png"])
+    assert taught(any_set, names, keep_bad=True) is not None
+    assert taught(any_set, others, keep_bad=True) is None
+    assert taught(any_set, Names.pack(names[place] for place in range(5)), keep_bad=True) is None
 
 
 @pytest.mark.parametrize("bad", [[], [0], [5], [0, 1, 2, 3, 4, 5]])

@@ -7,6 +7,8 @@ import pytest
 
 from src.imagenet.train_counts import read_train_counts, write_train_counts
 from src.imagenet.verify.report import Finding, Report
+from tests.scale_models import LAYOUTS, scale_model, write_devkit
+from tests.unit.imagenet.layouts.run import found_in
 from tests.unit.imagenet.verify.conftest import WNIDS, Made, problems
 
 CHECK = "train: images a class"
@@ -27,6 +29,27 @@ def test_what_is_written_is_read_and_nothing_is_not_written(tmp_path: Path):
     write_train_counts(tmp_path, {})
     assert read_train_counts(tmp_path) == {"a": 732, "b": 1300}
     assert (tmp_path / ".prepare/train_counts.tsv").read_bytes() == b"a\t732\nb\t1300\n"
+
+
+@pytest.mark.parametrize("layout", ["official", "folders with devkit", "folders with the devkit's folder", "imagefolder"])
+def test_every_layout_that_a_devkit_lies_in_tells_its_table(tmp_path: Path, layout: str):
+    model = scale_model(12)
+    source = LAYOUTS[layout](tmp_path, model)
+    if layout == "imagefolder":
+        assert found_in(source).train_counts is None
+        write_devkit(source / "ILSVRC2012_devkit_t12.tar.gz", model)
+    tell = found_in(source).train_counts
+    assert tell is not None and tell() == dict.fromkeys(model.wnids, 3)
+    if layout == "imagefolder":
+        (source / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(b"of no use")
+        assert tell() == {}, "what is not needed refuses nothing"
+
+
+def test_what_is_divided_anew_has_other_numbers(tmp_path: Path):
+    model = scale_model(12)
+    shutil.rmtree(LAYOUTS["imagefolder"](tmp_path, model) / "val")
+    write_devkit(tmp_path / "ILSVRC2012_devkit_t12.tar.gz", model)
+    assert found_in(tmp_path, "val_fraction=0.4").train_counts is None
 
 
 def test_each_class_is_held_against_its_own_number(made: Made):
