@@ -152,10 +152,10 @@ def write_fashion(order: FashionOrder) -> dict[str, int]:
     """Write what is missing of Fashion-MNIST. Returns the number of images of every split.
 
     Raises:
-        ConfigError: see src.imagenet.fashion_mnist.prepare.
+        ConfigError: see src.imagenet.fashion.fashion_mnist.prepare.
     """
-    from src.imagenet.fashion_mnist import SPLITS, missing_splits, prepare
-    from src.imagenet.partial import remove_leftovers
+    from src.imagenet.fashion.fashion_mnist import SPLITS, missing_splits, prepare
+    from src.imagenet.fashion.partial import remove_leftovers
 
     if missing_splits(order.target):
         from src.tracking.console import counting, start_console

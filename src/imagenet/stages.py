@@ -51,7 +51,7 @@ def prepare(config: PrepareConfig, *, data_set: str | None, bars: Bars) -> dict[
 
 def _usual_source(data_set: str | None, config: PrepareConfig, target: Path, bars: Bars) -> Path | None:
     """Find or download what a data set's bare name means; None for a dry run that would have to download it."""
-    from src.imagenet.sets.default_source import ORDERS, beside, downloaded
+    from src.imagenet.default_source import ORDERS, beside, downloaded
 
     assert data_set is not None
     state, _ = read_state(target)

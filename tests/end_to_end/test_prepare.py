@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from src.imagenet.fashion_mnist import CLASSES, SPLITS, Split, missing_splits
+from src.imagenet.fashion.fashion_mnist import CLASSES, SPLITS, Split, missing_splits
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "data" / "fashion_mnist"

@@ -7,9 +7,9 @@ from typing import NamedTuple
 from src.batch import DataError
 from src.config import ConfigError, Problem
 from src.config.prepare import PrepareConfig
-from src.imagenet.fashion_mnist import CLASSES, SPLITS, Split
-from src.imagenet.idx import read_idx
-from src.imagenet.origins import missing_files
+from src.imagenet.fashion.fashion_mnist import CLASSES, SPLITS, Split
+from src.imagenet.fashion.idx import read_idx
+from src.imagenet.fashion.origins import missing_files
 from src.imagenet.pieces import Archive, Found, Piece
 from src.imagenet.sets.png import png_bytes
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from src.config import ConfigError
-from src.imagenet.fashion_mnist import CLASSES, SPLITS, missing_splits, prepare
+from src.imagenet.fashion.fashion_mnist import CLASSES, SPLITS, missing_splits, prepare
 from tests.unit.imagenet.tiny import Tiny, assert_whole, write
 
 

@@ -9,7 +9,7 @@ from typing import IO
 
 import pytest
 
-from src.imagenet.fashion_mnist import missing_splits
+from src.imagenet.fashion.fashion_mnist import missing_splits
 from tests.unit.imagenet.tiny import Tiny, assert_whole, write
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -19,7 +19,7 @@ ALONE = """
 import os, pickle, resource, signal, sys
 from pathlib import Path
 from src.config import ConfigError
-from src.imagenet.fashion_mnist import prepare
+from src.imagenet.fashion.fashion_mnist import prepare
 target, source, splits = pickle.load(sys.stdin.buffer)
 calls = 0
 def progress(done, total):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from src.config import ConfigError
-from src.imagenet.origins import find_files
+from src.imagenet.fashion.origins import find_files
 
 NAMES = ["a.gz", "b.gz"]
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from src.imagenet.fashion_mnist import CLASSES, Split, prepare
-from src.imagenet.idx import IdxFile
+from src.imagenet.fashion.fashion_mnist import CLASSES, Split, prepare
+from src.imagenet.fashion.idx import IdxFile
 
 PER_CLASS = {"train": 20, "val": 12}  # the writer tells its progress every 100 images: so in the middle of each split, too
 

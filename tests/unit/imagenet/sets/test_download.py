@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from src.config import ConfigError
+from src.imagenet.default_source import ORDERS, beside, downloaded
 from src.imagenet.sets import download as module
-from src.imagenet.sets.default_source import ORDERS, beside, downloaded
 from src.imagenet.sets.download import Published, download
 
 DATA = bytes(range(256)) * 4096  # 1 MiB

@@ -8,7 +8,7 @@ import pytest
 from src.batch import DataError
 from src.config import ConfigError
 from src.config.prepare import load_prepare
-from src.imagenet.fashion_mnist import SPLITS
+from src.imagenet.fashion.fashion_mnist import SPLITS
 from src.imagenet.layouts import fashion_mnist
 from src.imagenet.pieces import Found
 from tests.unit.imagenet.tiny import Tiny, write, write_tiny

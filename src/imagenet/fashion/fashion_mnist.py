@@ -15,10 +15,10 @@ from PIL import Image
 
 from src.config import ConfigError, Problem
 from src.files import sync_folder
-from src.imagenet.idx import IdxFile, read_idx
-from src.imagenet.layout import fault_of, names_in
-from src.imagenet.origins import find_files, missing_files
-from src.imagenet.partial import alone_in, partial_folder
+from src.imagenet.fashion.idx import IdxFile, read_idx
+from src.imagenet.fashion.listing import fault_of, names_in
+from src.imagenet.fashion.origins import find_files, missing_files
+from src.imagenet.fashion.partial import alone_in, partial_folder
 
 STAGE = "the data set"
 # The digit keeps the order of the folders that of the labels.
