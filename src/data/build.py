@@ -181,7 +181,10 @@ def _how_to_get(config: FolderData) -> str:
         return "Run `make data`, or python -m src.prepare fashion_mnist."
     if config.name in ("cifar10", "imagenette"):
         return f"Run python -m src.prepare {config.name}."
-    return f"Set data.path (now {config.path}) to the folder that holds train/<class>/ and val/<class>/."
+    return (
+        f"Set data.path (now {config.path}) to the folder that holds train/<class>/ and val/<class>/, or make it of what you "
+        "downloaded: python -m src.prepare source=<archive or folder>."
+    )
 
 
 def _chosen(labels: NDArray[np.int64], wanted: str | int, key: str, split: Split) -> NDArray[np.int64]:
