@@ -27,6 +27,7 @@ class FileServer:
         break_after: bytes of content after which a connection is broken off; None: never.
         breaks: how many more are broken off.
         rate: bytes a second of one connection; None: as fast as it can.
+        knows_ranges: whether it sends a part where one is asked for, else always the whole.
         asked: (method, path with query, headers) of all requests.
     """
 
@@ -36,6 +37,7 @@ class FileServer:
         self.break_after: int | None = None
         self.breaks = 0
         self.rate: float | None = None
+        self.knows_ranges = True
         self.asked: list[tuple[str, str, dict[str, str]]] = []
         self.sent = 0
         stand = self
@@ -102,6 +104,7 @@ class FileServer:
 
     def _send_file(self, handler: BaseHTTPRequestHandler, content: bytes, wanted: str | None) -> None:
         first, last = 0, len(content) - 1
+        wanted = wanted if self.knows_ranges else None
         if wanted:
             text, _, end = wanted.removeprefix("bytes=").partition("-")
             first, last = int(text), min(int(end) if end else last, last)

@@ -1,9 +1,6 @@
 """Downloads from a server on this machine: broken off, gone on with, of another content, not there at all."""
 
 import hashlib
-import http.server
-import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,57 +10,21 @@ from src.config import ConfigError
 from src.imagenet.default_source import ORDERS, beside, downloaded
 from src.imagenet.sets import download as module
 from src.imagenet.sets.download import Published, download
+from tests.unit.imagenet.fetch.stand_ins import FileServer, serving
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Serves DATA; breaks off each answer after `most` bytes."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.most, self.ranges, self.data, self.status = len(DATA), True, DATA, 0
-        self.asked: list[str | None] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/set.tgz"
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.asked.append(self.headers["Range"])
-        if self.server.status:
-            self.send_error(self.server.status)
-            return
-        match = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
-        start = int(match[1]) if match and self.server.ranges else 0
-        rest = self.server.data[start:]
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(self.server.data) - 1}/{len(self.server.data)}")
-        self.send_header("Content-Length", str(len(rest)))
-        self.end_headers()
-        self.wfile.write(rest[: self.server.most])
-        if len(rest) > self.server.most:
-            self.close_connection = True
-
-    def log_message(self, *_: object) -> None:
-        pass
+FILE = "/set.tgz"
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
     monkeypatch.setattr(module, "_PAUSE_SECONDS", 0.01)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving() as server:
+        server.files[FILE] = DATA
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def published(*urls: str) -> Published:
@@ -76,62 +37,62 @@ def fetch(folder: Path, *urls: str) -> tuple[Path, list[tuple[int, int]]]:
     return path, told
 
 
-def test_a_file_arrives_whole_and_is_not_asked_for_again(server: Server, tmp_path: Path) -> None:
-    path, told = fetch(tmp_path / "new", server.url)
+def test_a_file_arrives_whole_and_is_not_asked_for_again(server: FileServer, tmp_path: Path) -> None:
+    path, told = fetch(tmp_path / "new", server.url + FILE)
     assert path == tmp_path / "new" / "set.tgz"
     assert path.read_bytes() == DATA
     assert told[-1] == (len(DATA), len(DATA))
     assert told == sorted(told)
-    assert fetch(tmp_path / "new", server.url) == (path, [])
-    assert server.asked == [None]
+    assert fetch(tmp_path / "new", server.url + FILE) == (path, [])
+    assert server.ranges(FILE) == [""]
     assert [file.name for file in path.parent.iterdir()] == ["set.tgz"]
 
 
-def test_a_broken_connection_is_gone_on_with(server: Server, tmp_path: Path) -> None:
-    server.most = 300_000
-    assert fetch(tmp_path, server.url)[0].read_bytes() == DATA
-    assert server.asked == [None, "bytes=300000-", "bytes=600000-", "bytes=900000-"]
+def test_a_broken_connection_is_gone_on_with(server: FileServer, tmp_path: Path) -> None:
+    server.break_after, server.breaks = 2**18, 99
+    assert fetch(tmp_path, server.url + FILE)[0].read_bytes() == DATA
+    assert server.ranges(FILE) == ["", "bytes=262144-", "bytes=524288-", "bytes=786432-"]
 
 
-def test_what_a_killed_attempt_left_is_gone_on_with(server: Server, tmp_path: Path) -> None:
+def test_what_a_killed_attempt_left_is_gone_on_with(server: FileServer, tmp_path: Path) -> None:
     (tmp_path / "set.tgz.part").write_bytes(DATA[:1000])
-    assert fetch(tmp_path, server.url)[0].read_bytes() == DATA
-    assert server.asked == ["bytes=1000-"]
+    assert fetch(tmp_path, server.url + FILE)[0].read_bytes() == DATA
+    assert server.ranges(FILE) == ["bytes=1000-"]
 
 
-def test_a_server_that_cannot_go_on_is_read_from_the_beginning(server: Server, tmp_path: Path) -> None:
-    server.ranges = False
+def test_a_server_that_cannot_go_on_is_read_from_the_beginning(server: FileServer, tmp_path: Path) -> None:
+    server.knows_ranges = False
     (tmp_path / "set.tgz.part").write_bytes(b"x" * 1000)
-    assert fetch(tmp_path, server.url)[0].read_bytes() == DATA
+    assert fetch(tmp_path, server.url + FILE)[0].read_bytes() == DATA
 
 
-def test_another_content_is_deleted_and_told(server: Server, tmp_path: Path) -> None:
-    server.data = DATA[:-1] + b"x"
-    with pytest.raises(LookupError, match=f"sent has the md5 sum {hashlib.md5(server.data).hexdigest()}, not "):
-        fetch(tmp_path, server.url)
+def test_another_content_is_deleted_and_told(server: FileServer, tmp_path: Path) -> None:
+    server.files[FILE] = DATA[:-1] + b"x"
+    with pytest.raises(LookupError, match=f"sent has the md5 sum {hashlib.md5(server.files[FILE]).hexdigest()}, not "):
+        fetch(tmp_path, server.url + FILE)
     assert list(tmp_path.iterdir()) == []
-    server.data = DATA
-    assert fetch(tmp_path, server.url)[0].read_bytes() == DATA
+    server.files[FILE] = DATA
+    assert fetch(tmp_path, server.url + FILE)[0].read_bytes() == DATA
 
 
-def test_a_second_address_is_tried(server: Server, tmp_path: Path) -> None:
+def test_a_second_address_is_tried(server: FileServer, tmp_path: Path) -> None:
     dead = "http://127.0.0.1:9/set.tgz"
-    assert fetch(tmp_path, dead, server.url)[0].read_bytes() == DATA
+    assert fetch(tmp_path, dead, server.url + FILE)[0].read_bytes() == DATA
 
 
-def test_a_file_that_is_gone_is_told_at_once(server: Server, tmp_path: Path) -> None:
-    server.status = 404
+def test_a_file_that_is_gone_is_told_at_once(server: FileServer, tmp_path: Path) -> None:
+    server.answers["GET", FILE] = (404, {}, b"")
     with pytest.raises(LookupError, match="HTTP Error 404"):
-        fetch(tmp_path / "new", server.url)
-    assert server.asked == [None]
+        fetch(tmp_path / "new", server.url + FILE)
+    assert server.ranges(FILE) == [""]
     assert not (tmp_path / "new").exists()
 
 
-def test_a_server_that_fails_half_way_is_given_up_and_what_came_stays(server: Server, tmp_path: Path) -> None:
-    server.most = 0
+def test_a_server_that_fails_half_way_is_given_up_and_what_came_stays(server: FileServer, tmp_path: Path) -> None:
+    server.break_after, server.breaks = 0, 99
     (tmp_path / "set.tgz.part").write_bytes(DATA[:1000])
     with pytest.raises(LookupError, match="the connection was closed too early"):
-        fetch(tmp_path, server.url)
+        fetch(tmp_path, server.url + FILE)
     assert (tmp_path / "set.tgz.part").read_bytes() == DATA[:1000]
 
 
