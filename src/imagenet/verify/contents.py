@@ -79,11 +79,15 @@ def check_manifest(root: Path, looks: Looks, level: int) -> Finding:
 
 
 def _differences(manifest: Manifest, looks: Looks) -> tuple[list[str], int]:
-    """Walk both lists side by side. Returns what differs, and how many checksums were compared."""
+    """Walk both lists side by side. A split that the manifest does not tell of was prepared elsewhere.
+
+    Returns:
+        What differs, and how many checksums were compared.
+    """
     sizes, crcs = looks.column("size"), looks.column("crc")
     offenders: list[str] = []
     compared = 0
-    mine = _in_order_of_bytes(looks)
+    mine = _in_order_of_bytes(looks, {manifest.paths[number].partition("/")[0] for number in range(len(manifest.paths))})
     path, place = next(mine, _END)
     for number in range(len(manifest.paths)):
         told = manifest.paths[number]
@@ -110,15 +114,15 @@ def _differences(manifest: Manifest, looks: Looks) -> tuple[list[str], int]:
 _END = (b"", -1)
 
 
-def _in_order_of_bytes(looks: Looks) -> Iterator[tuple[bytes, int]]:
-    """Yield each file's path and place, as the preparation's list is sorted, a class folder at a time."""
+def _in_order_of_bytes(looks: Looks, wanted: set[str]) -> Iterator[tuple[bytes, int]]:
+    """Yield path and place of each file of the wanted splits, as the preparation's list is sorted, a class folder at a time."""
     splits: dict[str, list[tuple[Folder, int]]] = {}
     place = 0
     for listing in looks.listings:
         for folder in listing.folders:
             splits.setdefault(listing.split, []).append((folder, place))
             place += folder.size
-    for listing in sorted(looks.listings, key=lambda each: each.split):
+    for listing in sorted((each for each in looks.listings if each.split in wanted), key=lambda each: each.split):
         folders = splits.get(listing.split, [])
         if all(folder.name for folder, _ in folders):
             groups = [[each] for each in sorted(folders, key=lambda each: os.fsencode(f"{each[0].name}/"))]
