@@ -245,7 +245,7 @@ def test_a_bare_name_without_a_network_says_what_to_do(run_door: RunDoor, tmp_pa
     assert not (tmp_path / "new" / "cifar10" / "train").exists()
 
 
-@pytest.mark.parametrize("name", ["cifar10", "imagenette"])
+@pytest.mark.parametrize("name", ["cifar10", pytest.param("imagenette", marks=pytest.mark.long)])
 def test_its_preset_trains_on_what_was_prepared(name: str, prepare: RunDoor, run_door: RunDoor, tmp_path: Path) -> None:
     small = SETS[name](tmp_path)
     target, runs = tmp_path / "data", f"runs_dir={tmp_path / 'runs'}"
