@@ -23,7 +23,7 @@ def add_parsers(groups: Any) -> None:
 def _add_launch(actions: Any) -> None:
     parser = _leaf(actions, "launch", "launch an instance, or find the one of this name, and attach the volume", _launch)
     parser.add_argument("--type", required=True, help="g4dn.xlarge, g5.xlarge, g5.12xlarge, ...")
-    parser.add_argument("--image", type=_id("ami-"), metavar="ami-...", help="its image")
+    parser.add_argument("--image", type=common.identifier("ami-"), metavar="ami-...", help="its image")
     parser.add_argument(
         "--image-parameter", metavar="/aws/service/...", help="instead: a public SSM parameter that names the newest image"
     )
@@ -33,11 +33,11 @@ def _add_launch(actions: Any) -> None:
     parser.add_argument("--key-name", help="of a key pair of this region, for ssh; without one: Session Manager (--profile)")
     parser.add_argument(
         "--security-group",
-        type=_id("sg-"),
+        type=common.identifier("sg-"),
         action="append",
         help="sg-..., may be repeated (default: the VPC's, which lets nobody in)",
     )
-    parser.add_argument("--subnet", type=_id("subnet-"), help="subnet-... (default: the default VPC's)")
+    parser.add_argument("--subnet", type=common.identifier("subnet-"), help="subnet-... (default: the default VPC's)")
     parser.add_argument("--profile", help="name of the IAM instance profile: what the instance itself may do")
     parser.add_argument("--root-gib", type=int, default=100, help="size of the encrypted root disk (default: %(default)s)")
     kind = parser.add_mutually_exclusive_group()
@@ -62,7 +62,7 @@ def _add_setup(actions: Any) -> None:
     parser.add_argument(
         "--local-changes", choices=LOCAL_CHANGES, default="refuse", help="of an existing clone (default: %(default)s)"
     )
-    parser.add_argument("--volume-id", type=_id("vol-"), metavar="vol-...", help="the data volume")
+    parser.add_argument("--volume-id", type=common.identifier("vol-"), metavar="vol-...", help="the data volume")
     parser.add_argument("--at", type=_path, help="where it is mounted: /data")
     parser.add_argument("--no-start", action="store_true", help="install the service for the next boot, but do not start it now")
     parser.add_argument("--wait-seconds", type=float, default=60, help="for the volume (default: %(default)s)")
@@ -137,17 +137,6 @@ def _life(action: str) -> Any:
         return int(getattr(instance_life, action)(options))
 
     return run
-
-
-def _id(start: str) -> Any:
-    """The type of an option that is an id of this kind."""
-
-    def check(value: str) -> str:
-        if not re.fullmatch(rf"{start}[0-9a-z]+", value):
-            raise argparse.ArgumentTypeError(f"{value!r} is none. One looks like {start}0123456789abcdef0.")
-        return value
-
-    return check
 
 
 def _path(value: str) -> str:

@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from scripts.aws.errors import Problem, RefusedError
@@ -49,6 +49,21 @@ def name(value: str) -> str:
     if not NAME.match(value):
         raise argparse.ArgumentTypeError(f"{value!r} is no name: up to 63 letters, digits, dots, dashes and underscores.")
     return value
+
+
+def identifier(start: str) -> Callable[[str], str]:
+    """The type of an option that is an id of AWS.
+
+    Args:
+        start: of all ids of this kind, with its dash: "vol-".
+    """
+
+    def check(value: str) -> str:
+        if not re.fullmatch(rf"{start}[0-9a-z]+", value):
+            raise argparse.ArgumentTypeError(f"{value!r} is no such id. One looks like {start}0123456789abcdef0.")
+        return value
+
+    return check
 
 
 def refuse_keys(arguments: Sequence[str]) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 from scripts.aws import options as common
 
 _HOURS = 3600.0
-_VOLUME_ID = "vol-"
 
 
 def add_parsers(groups: Any) -> None:
@@ -84,7 +83,7 @@ def _leaf(actions: Any, action: str, help_text: str, run: Any, *, ids: bool = Tr
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--name", type=common.name, help="of the volume: its tag imagenet-trainer:name")
     if ids:
-        which.add_argument("--volume-id", type=_volume_id, metavar="vol-...", help="instead of the name")
+        which.add_argument("--volume-id", type=common.identifier("vol-"), metavar="vol-...", help="instead of the name")
     common.add_common(parser)
     parser.set_defaults(run=run)
     return parser
@@ -93,9 +92,3 @@ def _leaf(actions: Any, action: str, help_text: str, run: Any, *, ids: bool = Tr
 def _add_device(parser: argparse.ArgumentParser) -> None:
     help_text = "only on instances without NVMe (before Nitro): the attachment's device name, /dev/sdf"
     parser.add_argument("--device-name", help=help_text)
-
-
-def _volume_id(value: str) -> str:
-    if not value.startswith(_VOLUME_ID) or not value[len(_VOLUME_ID) :].isalnum():
-        raise argparse.ArgumentTypeError(f"{value!r} is no volume's id. One looks like vol-0123456789abcdef0.")
-    return value

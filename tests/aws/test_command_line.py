@@ -54,7 +54,7 @@ def test_credentials_of_the_environment_appear_nowhere(account: Account) -> None
         (("volume", "create", "--name", "a b", "--size-gib", "1", "--zone", ZONE), "is no name"),
         (("volume", "create", "--nam", "a", "--size-gib", "1", "--zone", ZONE), "--name"),
         (("volume", "create", "--name", "a", "--size-gib", "1", "--zone", "mars"), "is no availability zone"),
-        (("volume", "format", "--volume-id", "i-0123"), "is no volume's id"),
+        (("volume", "format", "--volume-id", "i-0123"), "is no such id. One looks like vol-"),
         (("volume", "mount", "--name", "a", "--volume-id", VOLUME, "--at", "/x"), "not allowed with"),
         (("volume", "attach", "--name", "nothing", "--instance", "i-1"), "there is no such volume"),
     ],
