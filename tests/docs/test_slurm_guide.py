@@ -36,7 +36,7 @@ REST = Scenario(
         Swap("data.path=/datasets/imagenet target=/datasets/ffcv", "data.path={images} target={beton}", "a folder of the test"),
         Swap(
             "experiment=a40_adam data=ffcv data.path=/datasets/ffcv",
-            f"experiment=demo data=ffcv data.path={{beton}} data.engine=torchvision {' '.join(SMALL[6:])} dry_run=true",
+            f"experiment=demo data=ffcv data.path={{beton}} data.engine=torchvision {' '.join(SMALL[4:])} dry_run=true",
             "what the job before has written",
         ),
         Swap("experiment=a40_adam data=ffcv", f"{TINY} dry_run=true", "all that a job does, but the training"),
