@@ -60,7 +60,9 @@ def arrange(target: Path, found: Found, rows: Rows, journal: Journal) -> None:
         _settle_times(root / "tree", placed)
         write_manifest(target, _with_earlier(target, placed, splits))
         write_classes(target / CLASSES_FILE, classes, found.words(root / "side"))
-        if found.train_counts is not None:
+        if "train" in splits:
+            write_train_counts(target, found.train_counts() if found.train_counts is not None else {})
+        elif found.train_counts is not None:  # of the training images that another source gave
             write_train_counts(target, found.train_counts())
         sync_file_system(target)
         counts = {split: sum(row.startswith(f"{split}/".encode()) for row in placed) for split in splits}

@@ -15,14 +15,17 @@ _NAME = "train_counts.tsv"
 
 
 def write_train_counts(target: Path, counts: Mapping[str, int]) -> None:
-    """Write the list, atomically; none where nothing is told, for then what an earlier source told still holds.
+    """Write the list, atomically; where the source tells nothing, delete what an earlier source told.
 
     Raises:
         OSError: it cannot be written.
     """
-    if counts:
-        lines = "".join(f"{folder}\t{count}\n" for folder, count in sorted(counts.items()))
-        write_atomically(target / FOLDER / _NAME, lines.encode())
+    path = target / FOLDER / _NAME
+    if not counts:
+        path.unlink(missing_ok=True)
+        return
+    lines = "".join(f"{folder}\t{count}\n" for folder, count in sorted(counts.items()))
+    write_atomically(path, lines.encode())
 
 
 def read_train_counts(target: Path) -> dict[str, int] | None:

@@ -32,7 +32,7 @@ from tests.scale_models import Model, scale_model, write_folders, write_imagefol
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("plan", "extract", "arrange", "index", "verify")
-KEPT = {"journal.jsonl", "lock", "manifest.tsv.gz", "report.json", "train_counts.tsv"}
+KEPT = {"journal.jsonl", "lock", "manifest.tsv.gz", "report.json"}
 OF_DEVKITS = {"train_counts.tsv"}  # kept where the source has a devkit
 _WRITING = ("write", "pwrite64", "fsync", "fdatasync", "syncfs", "rename", "renameat", "renameat2", "link", "linkat", "unlink")
 _WRITING += ("unlinkat", "rmdir", "mkdir", "mkdirat", "utimensat", "ftruncate", "truncate", "fchmod")

@@ -26,9 +26,10 @@ def test_what_is_written_is_read_and_nothing_is_not_written(tmp_path: Path):
     write_train_counts(tmp_path, {})
     assert read_train_counts(tmp_path) is None
     write_train_counts(tmp_path, {"b": 1300, "a": 732})
-    write_train_counts(tmp_path, {})
     assert read_train_counts(tmp_path) == {"a": 732, "b": 1300}
     assert (tmp_path / ".prepare/train_counts.tsv").read_bytes() == b"a\t732\nb\t1300\n"
+    write_train_counts(tmp_path, {})
+    assert read_train_counts(tmp_path) is None
 
 
 @pytest.mark.parametrize("layout", ["official", "folders with devkit", "folders with the devkit's folder", "imagefolder"])
