@@ -55,6 +55,7 @@ def test_it_runs_top_to_bottom_stops_goes_on_and_draws_a_curve(open_shell: OpenS
 
     told = "".join(output.get("text", "") for cell in read.cells for output in cell.get("outputs", ()))
     assert "exit code 75 at step" in told, told
+    assert "\x1b" not in told, "progress bars leave a trail in a notebook"
     shown = [kind for cell in read.cells for output in cell.get("outputs", ()) for kind in output.get("data", ())]
     assert "image/png" in shown
     run = project / "runs/sanity"
