@@ -57,7 +57,8 @@ def write(order: WriterOrder) -> dict[str, Any]:
     """
     from src.data.build import STAGE, build_source
     from src.machine import allowed_cpus
-    from src.tracking.console import counting, start_console
+    from src.tracking.console import start_console
+    from src.tracking.progress import counting
 
     writer, console = order.writer, start_console(speaks=True)
     target = Path(writer.target).expanduser()
@@ -93,7 +94,8 @@ def write_split(path: Path, order: WriterOrder, source: "Source", split: str, wo
 
     from src.batch import DataError
     from src.data.beton.writer import write_beton
-    from src.tracking.console import counting_bytes, start_console
+    from src.tracking.console import start_console
+    from src.tracking.progress import counting_bytes
 
     writer = order.writer
     if not writer.overwrite and is_there(path, order, source):

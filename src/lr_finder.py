@@ -86,7 +86,7 @@ def telling(order: FinderOrder, place: "Place") -> Iterator[Callable[[int, int, 
     """Show how far the search is: a bar on a terminal, every tenth of a range as a line in a log."""
     from loguru import logger
 
-    from src.tracking.console import counting
+    from src.tracking.progress import counting
 
     if not place.world.leads:
         yield lambda number, done, point: None

@@ -158,7 +158,8 @@ def write_fashion(order: FashionOrder) -> dict[str, int]:
     from src.imagenet.fashion.partial import remove_leftovers
 
     if missing_splits(order.target):
-        from src.tracking.console import counting, start_console
+        from src.tracking.console import start_console
+        from src.tracking.progress import counting
 
         with counting(start_console(speaks=True), "writing images") as progress:
             prepare(order.target, source=order.source, progress=progress)
@@ -172,7 +173,8 @@ def _staged(order: Order) -> dict[str, Any]:
     """Run the stages that are not done, or verify. Returns the result for stdout's last line."""
     from src.imagenet.space import StoppedError
     from src.imagenet.stages import prepare, verify_target
-    from src.tracking.console import Bars, start_console
+    from src.tracking.console import start_console
+    from src.tracking.progress import Bars
 
     bars = Bars(start_console(speaks=True))
     try:

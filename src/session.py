@@ -20,7 +20,8 @@ from src.data.build_engine import choose_engine
 from src.data.nearby import Report, copy_files, copy_images, load, mapped, wants_memory
 from src.data.sources.in_memory import Packed
 from src.machine import cpus_per_rank, settle_torch
-from src.tracking.console import counting, start_console
+from src.tracking.console import start_console
+from src.tracking.progress import counting
 
 
 class Place(NamedTuple):

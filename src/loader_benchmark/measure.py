@@ -24,7 +24,8 @@ from src.loader_benchmark.results import circumstances, compare
 from src.loader_benchmark.scratch import prepare, scratch_folder
 from src.machine import allowed_cpus
 from src.step_benchmark import interval_of_median
-from src.tracking.console import counting, start_console
+from src.tracking.console import start_console
+from src.tracking.progress import counting
 
 _START_TIMEOUT, _PASS_TIMEOUT = 300.0, 300.0  # s; once started, it also gets the tenfold of what that took
 _ROUNDS_A_WORKER = 12  # batches an epoch for each worker, at least: else its ends would be too much of it

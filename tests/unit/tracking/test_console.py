@@ -13,7 +13,9 @@ from loguru import logger
 from rich.console import Console
 
 from src.batch import Record
-from src.tracking.console import ConsoleTracker, also_log_to, counting, counting_bytes, say_result, start_console
+from src.tracking import progress as progress_of
+from src.tracking.console import ConsoleTracker, also_log_to, say_result, start_console
+from src.tracking.progress import Bars, counting, counting_bytes
 
 WINDOW = Record(
     "train",
@@ -184,6 +186,30 @@ def test_a_long_preparation_is_a_bar_on_a_terminal(terminal: Terminal) -> None:
     text = terminal.shown()
     assert "reading image headers" in text
     assert "250/1000" in text
+
+
+def test_files_and_bytes_are_a_bar_with_their_rate_on_a_terminal(terminal: Terminal) -> None:
+    with terminal, Bars(start_console(speaks=True)).amounts("extracting") as show:
+        show(250, 1000, 2**30, 4 * 2**30)
+    text = terminal.shown()
+    assert "extracting  250 of 1,000 files" in text
+    assert "1.1/4.3 GB" in text
+
+
+def test_files_and_bytes_are_a_line_now_and_then_in_a_log(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter([0.0, 0.0, 10.0, 40.0, 50.0])
+    monkeypatch.setattr(progress_of.time, "monotonic", lambda: next(seconds))
+    bars = Bars(start_console(speaks=True))
+    amounts = progress_of._Amounts("extracting")
+    for files, size in ((100, 1), (200, 2), (300, 5), (400, 6)):  # from what an earlier start had written, 1 GiB
+        amounts(files, 1000, size * 2**30, 9 * 2**30)
+    monkeypatch.undo()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("extracting: 300 of 1,000 files, 5.00 of 9.00 GiB, 102 MiB/s, 0:00:40 left")
+    bars.say("as it is")
+    assert capsys.readouterr().err == "as it is\n"
 
 
 def test_what_is_said_is_kept_in_a_file_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
