@@ -14,6 +14,7 @@ from scripts.aws.calls import NAME_TAG
 MODULES = ("volume_life", "snapshot", "status", "launch", "instance_life", "setup")
 _TAGGING = "ec2:CreateTags"
 _READING = ("Describe", "Get", "List")
+_CREATING = ("Create", "Run")
 # Only on what has our tag, whoever made the rest of the account. Creating has nothing yet that could have one.
 _ON_TAGGED = ("AttachVolume", "DetachVolume", "DeleteVolume", "StopInstances", "StartInstances", "TerminateInstances")
 
@@ -53,7 +54,8 @@ def policy(wanted: Iterable[str]) -> dict[str, Any]:
         {"Sid": "ChangeOurs", "Effect": "Allow", "Action": tagged, "Resource": "*", "Condition": ours},
     ]
     if _TAGGING in names:  # what could tag anything could make anything ours, and then delete it
-        creating = {"StringEquals": {"ec2:CreateAction": [name.partition(":")[2] for name in making]}}
+        calls = [name.partition(":")[2] for name in making]
+        creating = {"StringEquals": {"ec2:CreateAction": [call for call in calls if call.startswith(_CREATING)]}}
         statements += [
             {"Sid": "TagWhatIsMade", "Effect": "Allow", "Action": [_TAGGING], "Resource": "*", "Condition": creating},
             {"Sid": "TagOurs", "Effect": "Allow", "Action": [_TAGGING], "Resource": "*", "Condition": ours},
