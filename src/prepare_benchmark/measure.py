@@ -22,6 +22,7 @@ from typing import Any
 from PIL import Image
 
 from src.config.prepare import load_prepare
+from src.data.headers import FORMATS
 from src.imagenet.published import TRAIN_TAR
 from src.imagenet.space import sync_file_system
 from src.imagenet.stages import prepare
@@ -136,7 +137,7 @@ def _forget(root: Path) -> None:
 
 def _loop(paths: Sequence[str]) -> None:
     for path in paths:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             image.convert("RGB")
 
 

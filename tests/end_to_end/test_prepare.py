@@ -119,6 +119,7 @@ def read_back(root: Path, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.u
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not DATA.is_dir(), reason="data/fashion_mnist is not there: run `make data`")
 def test_the_real_images_survive_a_kill(prepare: RunDoor, roomy: Path) -> None:
     source, target = roomy / "source", roomy / "target"

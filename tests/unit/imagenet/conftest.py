@@ -1,6 +1,7 @@
 """Tiny idx files for every test here, and a machine without a network."""
 
 import socket
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,4 +23,5 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{closed.getsockname()[1]}")
         monkeypatch.setenv("no_proxy", "")
         monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.setattr(urllib.request, "_opener", None)  # of an earlier test: it keeps the proxies that it met first
         yield
