@@ -85,16 +85,24 @@ class Extraction:
             ended = not errors and self._noting_failed is None
         finally:
             self._stop.set()
-            if self._ahead is not None and not ended:
-                self._ahead.stop()
-            pool.shutdown(cancel_futures=True)
-            self._closed.set()
-            self._news.set()
-            noting.join()
+            try:
+                self._close(pool, noting, ended=ended)
+            except KeyboardInterrupt:  # it came while all was about to be noted: that is a matter of a moment
+                self._close(pool, noting, ended=ended)
+                raise
         if self._noting_failed is not None:
             errors.append(self._noting_failed)
         if errors:
             raise self._told(errors)
+
+    def _close(self, pool: ThreadPoolExecutor, noting: threading.Thread, *, ended: bool) -> None:
+        """Wait until those who write have stopped, and what they wrote is noted. May be called again."""
+        if self._ahead is not None and not ended:
+            self._ahead.stop()
+        pool.shutdown(cancel_futures=True)
+        self._closed.set()
+        self._news.set()
+        noting.join()
 
     def _extract(self, unit: Unit) -> None:
         """Write one unit, from where the journal says that it is."""

@@ -19,7 +19,13 @@ def without_norms(*, num_classes: int) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    "optimizer", ["sgd", pytest.param("adamw", marks=pytest.mark.long), "sam", pytest.param("lamb", marks=pytest.mark.long)]
+    "optimizer",
+    [
+        "sgd",
+        pytest.param("adamw", marks=pytest.mark.long),
+        pytest.param("sam", marks=pytest.mark.long),
+        pytest.param("lamb", marks=pytest.mark.long),
+    ],
 )
 def test_accumulation_equals_ranks(torchrun: Torchrun, tmp_path: Path, optimizer: str) -> None:
     data_and_rest = [item for item in TINY if not item.startswith("model")]

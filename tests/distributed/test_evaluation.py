@@ -9,7 +9,7 @@ import pytest
 from tests.distributed.conftest import TINY, Torchrun
 
 
-@pytest.mark.parametrize(("optimizer", "worlds"), [("sgd", (1, 2, 3, 5)), ("sf_sgd", (1, 3))])
+@pytest.mark.parametrize(("optimizer", "worlds"), [pytest.param("sgd", (1, 2, 3, 5), marks=pytest.mark.long), ("sf_sgd", (1, 3))])
 def test_identical_on_any_number_of_ranks(torchrun: Torchrun, tmp_path: Path, optimizer: str, worlds: tuple[int, ...]) -> None:
     # Two ranks train, so that the statistics to evaluate at are a mean over ranks; few enough steps to leave some images wrong.
     torchrun(

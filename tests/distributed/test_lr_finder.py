@@ -21,6 +21,7 @@ def search(torchrun: Torchrun, ranks: int, folder: Path, name: str, *arguments: 
         return result, list(csv.DictReader(file))
 
 
+@pytest.mark.long
 def test_two_ranks_find_what_one_finds_with_two_micro_batches(torchrun: Torchrun, tmp_path: Path) -> None:
     """Two epochs and a half, into divergence: each rank alone has a loss of its own, and all must end at the same step."""
     ranges = ("start_lr=1e-4,1e-2", "end_lr=1,1e6", "num_iter=30", "smoothing=0.5", "diverge=2")

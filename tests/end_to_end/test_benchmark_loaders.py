@@ -76,7 +76,7 @@ def named(result: dict[str, Any]) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("library", "reason"),
     [
-        (b"raise ImportError('no timm today')", "not installed: no timm today"),
+        pytest.param(b"raise ImportError('no timm today')", "not installed: no timm today", marks=pytest.mark.long),
         (b"raise ValueError('too\\nbad')", "ValueError: too bad"),
         (b"import os; os.write(2, b'out of luck\\n'); os.abort()", "ended by signal 6: out of luck"),
     ],
@@ -129,7 +129,7 @@ def test_a_wrong_argument_is_one_message_and_exit_code_2(arguments: list[str], m
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
 def test_a_signal_in_the_middle_leaves_no_process_and_no_folder(pictures: Path, number: signal.Signals) -> None:
     arguments = [
         "loaders",

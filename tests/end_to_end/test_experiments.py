@@ -31,6 +31,7 @@ from tests.conftest import MakeFolder
 from tests.end_to_end.small_data import COMBINATIONS, settings_of, write_small_data
 
 RECIPES = [name for name in groups()["experiment"] if name != "demo"]
+ONE_A_KIND = ("a40_sf_sgd", "timm_a2", "ffcv_16", "composer_90", "onecycle_50")  # the others train with --long
 FIRST_THREE = ("a40_adam", "a40_sf_sgd", "a40_sgd")
 EPOCHS, STEPS_AN_EPOCH, BATCH = 4, 5, 16
 STEPS = EPOCHS * STEPS_AN_EPOCH
@@ -211,7 +212,7 @@ def check_rates(run: Trained) -> None:
         assert group["lr"] == rates[-1] * group["lr_scale"]
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in ONE_A_KIND else pytest.mark.long) for name in RECIPES])
 def test_a_recipe_trains_20_steps_on_small_jpegs(
     name: str, colours: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

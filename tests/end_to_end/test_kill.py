@@ -9,7 +9,7 @@ from tests.end_to_end.small_data import COMBINATIONS, settings_of, write_small_d
 from tests.everything import EVERYTHING
 
 
-@pytest.mark.parametrize(("optimizer", "ranks", "kills"), [("sgd", 1, 3), ("sf_adamw", 2, 2)])
+@pytest.mark.parametrize(("optimizer", "ranks", "kills"), [("sgd", 1, 3), pytest.param("sf_adamw", 2, 2, marks=pytest.mark.long)])
 def test_killed_at_random_instants_ends_equal(tmp_path: Path, optimizer: str, ranks: int, kills: int) -> None:
     outcome = kill_and_compare(tmp_path, (*SYNTHETIC, f"optim={optimizer}"), ranks=ranks, kills=kills, seed=0)
     assert outcome["unequal"] == []
@@ -17,7 +17,7 @@ def test_killed_at_random_instants_ends_equal(tmp_path: Path, optimizer: str, ra
     assert outcome["kills"] >= 1
 
 
-OF_LONG = ("torchvision/folder", "torchvision/tar", "nvimgcodec/beton")  # `make soak` has them all
+OF_LONG = ("torchvision/folder", "torchvision/tar", "nvimgcodec/beton", "dali/folder")  # `make soak` has them all
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,15 @@ def same_weights(one: dict[str, Any], two: dict[str, Any]) -> bool:
     return all(torch.equal(models[0][name], models[1][name]) for name in models[0])
 
 
-@pytest.mark.parametrize("name", list(COMBINATIONS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name, marks=pytest.mark.long if name in ("torchvision/tar", "torchvision/synthetic", "nvimgcodec/beton") else []
+        )
+        for name in COMBINATIONS
+    ],
+)
 def test_every_engine_and_source_trains_on_two_ranks(tmp_path, data, train, name):
     near = () if name.endswith("synthetic") else (f"data.copy_to={tmp_path}/near", "data.in_memory=true")
     trained = train("r", *settings_of(name, data), *near, ranks=2)

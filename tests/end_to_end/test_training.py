@@ -81,7 +81,7 @@ def test_a_run_leaves_everything_and_its_second_start_trains_nothing(run_door: R
         (1, signal.SIGUSR1, 75),
         (1, signal.SIGINT, 130),
         (1, "STOP", 75),
-        (2, signal.SIGTERM, 1),
+        pytest.param(2, signal.SIGTERM, 1, marks=pytest.mark.long),
         (2, "STOP", 0),
     ],
 )
