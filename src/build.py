@@ -156,6 +156,7 @@ def build_run(
         trackers=trackers,
         requests=requests,
         after_each_step=after_each_step,
+        gauges=lambda rate: {},
     )
 
 

@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from src.build import evaluate_model, loader_threads, stuck_seconds
 from src.build_model import build_live_model
 from src.config import Config, ConfigError, Problem
 from src.data.build_engine import build_engine, choose_engine
 from src.session import Place, open_val
+from src.trained import evaluated_weights
 from src.training.evaluation import EvalResult
 from src.training.precision import choose_precision
 
@@ -43,19 +42,3 @@ def evaluate_checkpoint(config: Config, state: dict[str, Any], path: Path, place
         return evaluate_model(config, world, device, model, engine, source, precision, weights=name, passing=iter)
     finally:
         engine.close()
-
-
-def evaluated_weights(config: Config, state: dict[str, Any], path: Path, *, trained: bool) -> tuple[str, dict[str, Tensor]]:
-    """Return the weights to evaluate, and what the protocol calls them.
-
-    Raises:
-        ConfigError: if an average is wanted and the checkpoint was saved between two evaluations, where there is none.
-    """
-    if trained or config.average.name == "none":
-        return "trained", state["model"]
-    last = state["history"][-1] if state["history"] else {}
-    if last.get("step") != state["step"] or "protocol" not in last:
-        fix = "was saved in mid-epoch, without the averaged weights. Take best.ckpt, or add weights=trained."
-        raise ConfigError("the checkpoint", [Problem("checkpoint", str(path), fix)])
-    evaluated = state["evaluation"]
-    return last["protocol"]["weights"], state["model"] if evaluated is None else evaluated

@@ -66,6 +66,7 @@ class Run:
     trackers: list[Tracker]
     requests: StopRequests
     after_each_step: Callable[[], None]  # the profiler's step, or nothing
+    gauges: Callable[[float], dict[str, float]]  # images a second of a window -> what the machine tells besides: MFU, power
     step: int = 0
     history: History = field(default_factory=History)
     clock: Clock = field(default_factory=Clock)
@@ -224,6 +225,7 @@ class Run:
             values["train/skipped_steps"] = skipped
         if self.device.type == "cuda":
             values["memory/peak_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
+        values |= self.gauges(values["time/images_per_second"])
         self._track(Record("train", self.step, epoch, values))
 
     def _track(self, record: Record) -> None:

@@ -120,7 +120,7 @@ def _refuse_bomb(path: Path, meta: bytes, remedy: str) -> None:
 def _wnids(path: Path, meta: bytes, remedy: str) -> tuple[dict[int, str], dict[str, int]]:
     """Return ILSVRC2012_ID to wnid, of the classes that are told apart: synsets without children; and wnid to training images."""
     try:
-        import scipy.io  # type: ignore[import-untyped]
+        import scipy.io
     except ImportError as error:
         raise DataError(f"{path}: {_META} is a MATLAB file, read by scipy. Run pip install 'imagenet-trainer[devkit]'.") from error
     try:

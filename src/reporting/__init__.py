@@ -1,0 +1,1 @@
+"""From runs' folders to figures, tables, a comparison and one HTML page. No torch."""
