@@ -1,0 +1,61 @@
+"""Export a trained model in the forms that others use, each checked against the model itself.
+
+    python -m src.export checkpoint=runs/<run_name>
+    python -m src.export checkpoint=runs/<run_name> target=exports/mine formats=safetensors,torch_export,onnx,int8 check_images=all
+    python -m src.export checkpoint=runs/<run_name> data.path=/another/place
+
+It writes one folder, which others load without this project: model.safetensors, model.pt2 (torch.export), model.onnx,
+model.int8.onnx, config.json, labels.txt, and README.md, a model card. It appears when all is made and checked, or not at all.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from src.config import ConfigError
+from src.config.cli import exit_with
+from src.config.export import ExportKeys, load_export
+from src.config.overrides import CONF_DIR
+
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parse, and export. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m src.export",
+        description="Export a trained model in the forms that others use, each checked against the model itself.",
+        epilog=f"keys, besides values that replace the run's own, such as data.path=...:\n{(CONF_DIR / 'export.yaml').read_text()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="see below")
+    try:
+        keys, others = load_export(parser.parse_args(arguments).overrides)
+    except ConfigError as error:
+        exit_with(error)
+    return run(keys, others)
+
+
+def run(keys: ExportKeys, others: Sequence[str]) -> int:
+    """Export in this process."""
+    from src.batch import DataError
+    from src.exporting.run import ExportError, export
+    from src.tracking.console import say_result
+
+    try:
+        result = export(keys, others)
+    except ConfigError as error:
+        exit_with(error)
+    except (DataError, ExportError) as error:
+        print(error, file=sys.stderr, flush=True)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    say_result(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
