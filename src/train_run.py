@@ -166,7 +166,9 @@ def fit_and_report(run: Run, requests: StopRequests, path: Path, folder: RunFold
     rate = images / run.clock.elapsed if run.clock.elapsed else 0.0
     last_epoch = max(0, (run.step - 1) // run.arithmetic.steps_per_epoch)
     if folder is not None:
-        folder.set_status("finished" if status == "finished" else "preempted", step=run.step)
+        told = run.history.last_result()
+        protocol = {} if told is None else {"protocol": told.protocol}  # for src.report, which opens no checkpoint
+        folder.set_status("finished" if status == "finished" else "preempted", step=run.step, **protocol)
         requests.obeyed()
     return Outcome(status, path, result or run.history.last_result(), last_epoch, rate, requests.interrupted)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,11 @@ def differences(config: Config, stored: dict[str, Any]) -> list[tuple[str, objec
 def computed(config: Config) -> dict[str, object]:
     """Return every leaf that can change what is computed, by its dotted key: no paths, no logging."""
     return {key: value for key, value in flatten(config) if not _under(key, _bookkeeping())}
+
+
+def computed_in(stored: Mapping[str, Any]) -> dict[str, object]:
+    """Return the same of a stored configuration, which another version may have written; engines of the same pixels are one."""
+    return {key: _meaning(key, value) for key, value in _flat(dict(stored), "") if not _under(key, _bookkeeping())}
 
 
 def flatten(config: Config) -> Iterator[tuple[str, object]]:

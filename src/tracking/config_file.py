@@ -38,13 +38,21 @@ def read_config(path: Path) -> dict[str, Any] | None:
     except OSError as error:
         fix = f"cannot be read ({error.strerror}). Move it away: it is written anew from what the run is told."
         raise ConfigError("the run's folder", [Problem(str(path), None, fix)]) from error
-    text, found, seal = data.rpartition(_SEAL)
-    if found and seal == hashlib.sha256(text).hexdigest().encode() + b"\n":
-        stored = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        assert isinstance(stored, dict)
+    stored = sealed_config(data)
+    if stored is not None:
         return stored
     logger.warning(
         f"{path} IS NOT WHAT WAS WRITTEN: damaged, edited, or of an older version. It is a record and no input: the newest "
         "checkpoint's own configuration is compared instead, and the file is written anew."
     )
     return None
+
+
+def sealed_config(data: bytes) -> dict[str, Any] | None:
+    """Return the configuration in a file's bytes, or None where they are not what was written."""
+    text, found, seal = data.rpartition(_SEAL)
+    if not found or seal != hashlib.sha256(text).hexdigest().encode() + b"\n":
+        return None
+    stored = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    assert isinstance(stored, dict)
+    return stored
