@@ -16,6 +16,14 @@ _TOP = {"README.md": "readme.md", "CONTRIBUTING.md": "contributing.md", "CHANGEL
 _LINK = re.compile(r"(\[(?:[^\]\n]*)\]\()([^)\s]+)(\))")
 
 
+def on_config(config: Any) -> Any:
+    """Name the pages of the API in the menu: one a package."""
+    for entry in config["nav"]:
+        if "API" in entry:
+            entry["API"] = [path for path, _ in api.pages()]
+    return config
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that stand in no file of docs/."""
     made = {"configuration.md": reference.page(), "recipes.md": recipes.page(), **dict(api.pages())}

@@ -10,21 +10,31 @@ _HEADS = ("claim", "source", "command", "hardware", "hours", "ran by us", "diffe
 
 def page() -> str:
     """Return the whole page as Markdown."""
-    files = sorted((CONF_DIR / "experiment").glob("[!_]*.yaml"))
+    folder = CONF_DIR / "experiment"
+    files = sorted(folder.glob("[!_]*.yaml"))
     parts = [
         "# Recipes\n",
-        "Each is one file of `conf/experiment/`, typed as `experiment=<name>`; what is typed behind it replaces its parts. Figures in a claim are those of the source that is named, unless "
-        "the recipe says that we ran it.\n",
+        "Each is one file of `conf/experiment/`, typed as `experiment=<name>`; what is typed behind it replaces its parts.",
+        "Figures in a claim are those of the source that is named, unless the recipe says that we ran it.\n",
         "| recipe | claim | ran by us |\n|---|---|---|",
-        *(f"| [`{file.stem}`](#{file.stem}) | {_cell(_first(header_of(file), 'claim'))} | {_cell(_first(header_of(file), 'ran by us'))} |" for file in files),
     ]
+    for file in files:
+        claim, ran = (_first(header_of(file), key) for key in ("claim", "ran by us"))
+        parts.append(f"| [`{file.stem}`](#{file.stem}) | {_cell(claim)} | {_cell(ran)} |")
     for file in files:
         parts.append(f"\n## {file.stem}\n")
         for key, text in header_of(file):
-            parts.append(f"- **{key}**: {f'`{text}`' if key == 'command' and '`' not in text and '(' not in text else text}")
-        parts += ["", f'??? example "conf/experiment/{file.name}"', "    ```yaml", *(f"    {line}" for line in file.read_text(encoding="utf-8").splitlines()), "    ```"]
-    parts += ["\n## Shared\n", *_shared()]
+            bare = key == "command" and "`" not in text and "(" not in text
+            parts.append(f"- **{key}**: {f'`{text}`' if bare else text}")
+        parts += ["", *_folded(file)]
+    parts += ["\n## Shared\n", *(line for file in sorted(folder.glob("_*.yaml")) for line in _folded(file))]
     return "\n".join(parts) + "\n"
+
+
+def _folded(file: Path) -> list[str]:
+    """Return a block that opens when it is clicked at, with the file in it."""
+    lines = (f"    {line}" for line in file.read_text(encoding="utf-8").splitlines())
+    return [f'??? example "conf/experiment/{file.name}"', "    ```yaml", *lines, "    ```", ""]
 
 
 def header_of(file: Path) -> list[tuple[str, str]]:
@@ -45,14 +55,6 @@ def header_of(file: Path) -> list[tuple[str, str]]:
 
 def _first(header: list[tuple[str, str]], key: str) -> str:
     return next((text for name, text in header if name == key), "")
-
-
-def _shared() -> list[str]:
-    return [
-        line
-        for file in sorted((CONF_DIR / "experiment").glob("_*.yaml"))
-        for line in (f'??? example "conf/experiment/{file.name}"', "    ```yaml", *(f"    {text}" for text in file.read_text(encoding="utf-8").splitlines()), "    ```", "")
-    ]
 
 
 def _cell(text: str) -> str:

@@ -1,5 +1,6 @@
 """The configuration reference: every key with its meaning and default from conf/, and what it may be from the schema."""
 
+import importlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,26 +9,8 @@ from typing import Any, NamedTuple, get_args
 from pydantic import BaseModel
 
 from src.config import Config
-from src.config.audit import AuditConfig
-from src.config.demo import DemoConfig
-from src.config.evaluate import EvaluateConfig
-from src.config.export import ExportConfig
-from src.config.lr_finder import FinderConfig
 from src.config.overrides import CONF_DIR
-from src.config.prepare import PrepareConfig
-from src.config.report import ReportConfig
-from src.config.writer import WriterConfig
 
-DOORS: dict[str, type[BaseModel]] = {
-    "prepare": PrepareConfig,
-    "ffcv_writer": WriterConfig,
-    "lr_finder": FinderConfig,
-    "evaluate": EvaluateConfig,
-    "report": ReportConfig,
-    "export": ExportConfig,
-    "demo": DemoConfig,
-    "audit": AuditConfig,
-}
 _LINE = re.compile(r"^( *)(\w+):(?: +(.*?))?(?: +# ?(.*))?$")
 _MORE = re.compile(r"^ +# ?(.*)$")
 
@@ -43,8 +26,8 @@ def page() -> str:
     """Return the whole page as Markdown."""
     parts = [
         "# Configuration\n",
-        "Made from `conf/` and the schema in `src/config/`. A key is typed as `key=value` behind the command; a group's choice as `group=choice`. "
-        "`python -m src.train --cfg job` prints a command's whole configuration.\n",
+        "Made from `conf/` and the schema in `src/config/`. A key is typed as `key=value` behind the command, a group's choice as",
+        "`group=choice`. `python -m src.train --cfg job` prints a command's whole configuration.\n",
         "## The run\n",
         *_table(lines_of(CONF_DIR / "config.yaml", stop=("defaults", "hydra")), [Config], prefix=""),
     ]
@@ -52,11 +35,23 @@ def page() -> str:
         parts += [f"\n## {folder.name}\n", *_group(folder)]
     parts.append("\n## debug\n")
     parts += [f"- {_code('debug=' + file.stem)}: {_purpose(file)}" for file in _choices(CONF_DIR / "debug")]
-    parts.append("\n# The other commands\n")
-    for door, schema in DOORS.items():
-        file = CONF_DIR / f"{door}.yaml"
-        parts += [f"\n## python -m src.{door}\n", *_table(lines_of(file), [schema], prefix="")]
+    parts.append("\n## The other commands\n")
+    for file in sorted(CONF_DIR.glob("*.yaml")):
+        if file.stem != "config":
+            parts += [f"\n### python -m src.{file.stem}\n", *_table(lines_of(file), [schema_of(file)], prefix="")]
     return "\n".join(parts) + "\n"
+
+
+def schema_of(file: Path) -> type[BaseModel]:
+    """Return the schema of another command's keys: the one of its file in src/config/ that has just these."""
+    module = importlib.import_module(f"src.config.{file.stem.removeprefix('ffcv_')}")
+    keys = set(lines_of(file))
+    (found,) = (
+        schema
+        for schema in vars(module).values()
+        if isinstance(schema, type) and issubclass(schema, BaseModel) and set(schema.model_fields) == keys
+    )
+    return found
 
 
 def lines_of(file: Path, *, stop: tuple[str, ...] = ()) -> dict[str, Line]:
@@ -88,8 +83,9 @@ def inherited(file: Path) -> dict[str, Line]:
     for parent in re.findall(r"- (\w+)\s*$", listing[1], re.MULTILINE) if listing else []:
         if (other := file.with_name(f"{parent}.yaml")).exists() and parent != "_self_":
             found |= inherited(other)
-    own = lines_of(file)
-    return found | {key: line if line.comment or key not in found else found[key]._replace(default=line.default) for key, line in own.items()}
+    for key, line in lines_of(file).items():
+        found[key] = line if line.comment or key not in found else found[key]._replace(default=line.default)
+    return found
 
 
 def allowed(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
