@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train test soak lint format clean
+.PHONY: help setup data train test soak docs lint format clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 14
@@ -36,6 +36,9 @@ test: setup lint ## the quality gate and all tests
 SECONDS ?= 1800
 soak: setup ## kill trainings at random instants for SECONDS=1800: every one must end equal bit for bit
 	$(RUN) -m tests.end_to_end.soak --seconds $(SECONDS)
+
+docs: setup ## build the site into build/site: guides, recipes, every key, the API
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 lint: setup ## ruff, mypy, import-linter
 	ruff check .

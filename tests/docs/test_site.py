@@ -1,4 +1,4 @@
-"""The site is built strictly, without a network, holds every key, recipe and module, and its pages ask no other machine for anything."""
+"""The site is built strictly, without a network, and holds every key, recipe and module. Its pages ask no other machine."""
 
 import html
 import os
@@ -80,7 +80,7 @@ def test_no_page_loads_from_elsewhere(site: Path) -> None:
 
 
 @pytest.mark.parametrize("size", ["desktop", "phone"])
-def test_pages_ask_nobody_and_fit_the_window(site: Path, browser: Any, size: str) -> None:  # noqa: F811
+def test_pages_ask_nobody_and_fit_the_window(site: Path, browser: Any, size: str) -> None:
     watched = Watched(browser, size)
     for page in ("index.html", "concepts.html", "configuration.html", "api/data.html"):
         watched.page.goto((site / page).as_uri())
