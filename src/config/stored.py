@@ -8,6 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from src.config.errors import ConfigError, Problem
+from src.config.later_keys import with_later_keys
 from src.config.overrides import parse_value
 from src.config.problems import problems_of
 from src.config.schema import Config
@@ -45,6 +46,11 @@ def load_stored(stored: dict[str, Any], overrides: Sequence[str]) -> Config:
         except OmegaConfBaseException:
             problems.append(Problem(key, value, "is not of the shape that the key has in the stored configuration."))
     plain = OmegaConf.to_container(tree)
+    assert isinstance(plain, dict)
+    try:
+        config = Config.model_validate(plain)
+    except ValidationError:
+        plain = with_later_keys(plain)  # perhaps only keys are missing that an older version did not know
     try:
         config = Config.model_validate(plain)
     except ValidationError as error:

@@ -12,12 +12,20 @@ class TrackCommon(Strict):
 
     log_every_steps: Count
     progress: Flag
+    tensorboard: Flag
 
 
 class TrackLocally(TrackCommon):
     """The run's folder and the console."""
 
     name: Literal["default"]
+
+
+class TrackTensorboard(TrackCommon):
+    """TensorBoard as well: the choice by which `track.tensorboard=true` has a name of its own."""
+
+    name: Literal["tensorboard"]
+    tensorboard: Literal[True]
 
 
 class TrackWandb(TrackCommon):
@@ -30,4 +38,4 @@ class TrackWandb(TrackCommon):
     mode: Literal["auto", "online", "offline"]
 
 
-TrackConfig = Annotated[TrackLocally | TrackWandb, Field(discriminator="name")]
+TrackConfig = Annotated[TrackLocally | TrackTensorboard | TrackWandb, Field(discriminator="name")]

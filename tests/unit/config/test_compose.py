@@ -188,6 +188,17 @@ def test_a_stored_configuration_comes_back_whole_and_takes_values(source: str) -
     assert load_stored(stored, ["eval_batch_size=7"]).eval_batch_size == 7
 
 
+def test_what_an_older_version_stored_without_a_later_key_of_bookkeeping_comes_back_with_what_conf_says() -> None:
+    config = load(["data=synthetic", "track=wandb", "track.log_every_steps=7"])
+    stored = config.model_dump(mode="json")
+    del stored["track"]["tensorboard"], stored["profile_steps"]
+    assert load_stored(stored, []) == config
+    del stored["seed"]
+    with pytest.raises(ConfigError) as caught:
+        load_stored(stored, [])
+    assert [problem.path for problem in caught.value.problems] == ["seed"], "what is computed is not guessed"
+
+
 def test_a_stored_folder_moves_with_its_path() -> None:
     moved = load_stored(load(["data.path=/old"]).model_dump(mode="json"), ["data.path=/new"])
     assert moved.data.source == "folder"
