@@ -188,6 +188,28 @@ class Record(NamedTuple):
     values: Mapping[str, float]
 
 
+class StepRow(NamedTuple):
+    """One row of a run's ledger: one optimizer update.
+
+    Attributes:
+        step: updates done, this one included.
+        plan: 0 to 2**64 - 1, a hash of what all ranks trained on.
+        loss: mean over the global batch, as trained on.
+        local_batch_size: images a rank and micro-batch.
+        arithmetic: 32-bit mark of torch's version and the processor.
+        world_size: ranks.
+        threads: of torch on a CPU; 0 on a GPU.
+    """
+
+    step: int
+    plan: int
+    loss: float
+    local_batch_size: int
+    arithmetic: int
+    world_size: int
+    threads: int
+
+
 class Tracker(Protocol):
     """Gets every record on rank 0. Plain floats only; it never touches the run."""
 

@@ -104,7 +104,7 @@ def measure(config: Config, folder: Path, *, saves: int) -> dict[str, Any]:
             engines=Engines(engine, engine),
             trackers=[],
             requests=StopRequests(folder / "STOP"),
-            write_checkpoint=checkpoint_writer(config, checkpoints, writer, jsonl=[], classes=("noise",), leads=True),
+            write_checkpoint=checkpoint_writer(config, checkpoints, writer, records=[], classes=("noise",), leads=True),
             after_each_step=lambda: None,
         )
         batches = run.epoch_batches()

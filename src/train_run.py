@@ -3,8 +3,9 @@
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec
 
 import torch
 from loguru import logger
@@ -21,15 +22,19 @@ from src.session import Place, device_name
 from src.tracking.build import more_trackers
 from src.tracking.console import ConsoleTracker, also_log_to
 from src.tracking.jsonl import JsonlTracker, cut_back, elapsed_seconds
+from src.tracking.ledger_file import NAME as LEDGER
+from src.tracking.ledger_file import LedgerFile, open_ledger
 from src.tracking.run_folder import RunFolder
 from src.training.checkpoint import Checkpoints
 from src.training.evaluation import EvalResult
+from src.training.ledger import Ledger
 from src.training.loop import fit
 from src.training.profiling import profiling
 from src.training.resume import capture
 from src.training.run import Run
 from src.training.stopping import Preempted, StopRequests
 
+P = ParamSpec("P")
 FLIGHTS = "flight_recorder"  # folder in the run's
 
 
@@ -71,6 +76,7 @@ def train(config: Config, place: Place, ready: Ready, requests: StopRequests) ->
     peers.make_flights_folder(path / FLIGHTS, device)
     checkpoints = Checkpoints(path / "checkpoints")
     jsonl: list[JsonlTracker] = []
+    ledgers: list[LedgerFile] = []
     classes = ready.train.classes
     trackers: list[Tracker] = []
     patience = peers.Patience(config.timeout_seconds)
@@ -89,7 +95,9 @@ def train(config: Config, place: Place, ready: Ready, requests: StopRequests) ->
                 engines=ready.engines,
                 trackers=trackers,
                 requests=requests,
-                write_checkpoint=checkpoint_writer(config, checkpoints, writer, jsonl=jsonl, classes=classes, leads=world.leads),
+                write_checkpoint=checkpoint_writer(
+                    config, checkpoints, writer, records=(jsonl, ledgers), classes=classes, leads=world.leads
+                ),
                 after_each_step=in_turn(profiler_step, patience.after_step),
             )
             if world.leads:
@@ -102,6 +110,7 @@ def train(config: Config, place: Place, ready: Ready, requests: StopRequests) ->
                 rows = cut_back(folder.metrics_file, lambda row: is_kept(row, run))
                 run.clock.resume_from(elapsed_seconds(rows))
                 jsonl.append(JsonlTracker(folder.metrics_file))
+                ledgers += [file for file in [open_ledger(path / LEDGER, step=run.step)] if file is not None]
                 trackers += [
                     *jsonl,
                     ConsoleTracker(place.console, total_steps=run.total_steps, first_step=run.step, progress=config.track.progress),
@@ -109,6 +118,7 @@ def train(config: Config, place: Place, ready: Ready, requests: StopRequests) ->
                 ]
                 say_header(config, run, path, place, ready)
                 folder.set_status("running")
+            run.meter.ledger = Ledger(run.arithmetic, ready.train.labels, device, keep=in_turn(*(file.keep for file in ledgers)))
             outcome = fit_and_report(run, requests, path, folder)
             run.close()
             return outcome
@@ -121,6 +131,8 @@ def train(config: Config, place: Place, ready: Ready, requests: StopRequests) ->
     finally:
         for tracker in trackers:
             tracker.close()
+        for file in ledgers:
+            file.close()
         if folder is not None:
             folder.close()
 
@@ -130,13 +142,13 @@ def checkpoint_writer(
     checkpoints: Checkpoints,
     writer: Executor,
     *,
-    jsonl: Sequence[JsonlTracker],
+    records: Sequence[Sequence[JsonlTracker | LedgerFile]],
     classes: tuple[str, ...],
     leads: bool,
 ) -> Callable[[Run], Callable[[], bool]]:
     """Return what copies a run's state and lets it be written by another thread, on the rank that leads.
 
-    The writer has one thread. The rows of `jsonl` are on disk before a state that will not write them again.
+    The writer has one thread. The rows of `records` are on disk before a state that will not write them again.
     """
     stored_config, model = config.model_dump(mode="json"), model_name(config)
 
@@ -145,8 +157,8 @@ def checkpoint_writer(
         kept, best = run.history.top(config.keep_top_k, model), run.history.top(1, model)
 
         def write() -> bool:
-            for tracker in jsonl:
-                tracker.sync()
+            for record in chain(*records):
+                record.sync()
             return checkpoints.save(state, kept, best[0] if best else None)
 
         return writer.submit(write).result if leads else lambda: True
@@ -173,12 +185,12 @@ def fit_and_report(run: Run, requests: StopRequests, path: Path, folder: RunFold
     return Outcome(status, path, result or run.history.last_result(), last_epoch, rate, requests.interrupted)
 
 
-def in_turn(*calls: Callable[[], object]) -> Callable[[], None]:
+def in_turn(*calls: Callable[P, object]) -> Callable[P, None]:
     """Return one call that makes them all."""
 
-    def call_all() -> None:
+    def call_all(*values: P.args, **named: P.kwargs) -> None:
         for call in calls:
-            call()
+            call(*values, **named)
 
     return call_all
 

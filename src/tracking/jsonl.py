@@ -4,11 +4,8 @@ Beside it stands a seal, written after every fsync: how many bytes there were, a
 the file does not begin with them any more, be it a lost line or a changed digit.
 """
 
-import hashlib
 import json
 import math
-import os
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from loguru import logger
 from src.batch import Record
 from src.config import ConfigError, Problem
 from src.files import write_atomically
+from src.tracking.appended import Appended
 from src.tracking.seal import Seal, read_seals, seal_path, write_seals
 
 _KINDS = ("train", "epoch")
@@ -28,53 +26,23 @@ class JsonlTracker:
     """Appends to the file, and hands every row to the system at once, so that a kill loses none."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed in close)
-        self._unwritten = b""
-        written = path.read_bytes()
-        self._length, self._hash = len(written), hashlib.sha256(written)
-        self._sealed = read_seals(path)
-        self._lock = threading.Lock()  # rows are logged by one thread and made to last by another
+        self._file = Appended(path)
 
     def log(self, record: Record) -> None:
         """Write one row."""
         row = {"kind": record.kind, "step": record.step, "epoch": record.epoch, **record.values}
-        with self._lock:
-            self._unwritten += json.dumps(row).encode() + b"\n"
-            self._write()
+        self._file.append(json.dumps(row).encode() + b"\n")
 
     def advance(self, step: int) -> None:
         """Do nothing."""
 
     def sync(self) -> None:
         """Wait until the rows are on disk, and seal them."""
-        with self._lock:
-            self._write()
-            seals = [Seal(self._length, self._hash.hexdigest())]
-        try:
-            os.fsync(self._file.fileno())
-            if self._sealed != seals:
-                write_seals(self._path, seals)
-                self._sealed = seals
-        except OSError as error:
-            logger.warning(f"{self._file.name} cannot be made to last: {error}. A power failure could lose rows.")
+        self._file.sync()
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
-            self._write()
-            self._file.close()
-
-    def _write(self) -> None:
-        """Write what is waiting. Where the disk is full it goes on waiting, for the next row."""
-        try:
-            while self._unwritten:
-                written = self._file.write(self._unwritten)
-                self._length += written
-                self._hash.update(self._unwritten[:written])
-                self._unwritten = self._unwritten[written:]
-        except OSError as error:
-            logger.warning(f"{self._file.name} cannot be written: {error}. Its rows wait in memory; free some space.")
+        self._file.close()
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

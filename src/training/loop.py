@@ -84,6 +84,7 @@ def forward_backward(run: Run, step_batches: Iterable[Batch], meter: Meter | Not
                 loss: Tensor = run.criterion(logits, targets)
             run.scaler.scale(loss).backward(run.share_of_step)  # type: ignore[no-untyped-call]
         meter.update(loss, logits, targets, batch.replaced, strengths)
+        meter.note(run.step, run.slot(micro_batch), loss, batch.plan)
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:

@@ -7,7 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from src.batch import BatchPlan
 from src.distributed import sum_over_ranks
+from src.training.ledger import Ledger, NoLedger
 
 _ON_DEVICE = 3  # sums that stay on the device: loss, two kinds of hits
 _COUNTED_AT_ONCE = 16  # micro-batches: a dozen small operations cost as much for all of them as for one
@@ -40,7 +42,20 @@ class Means(NamedTuple):
 
 
 def hits(logits: Tensor, labels: Tensor) -> Tensor:
-    """Count top-1 and top-5 hits.
+    """Count top-1 and top-5 hits. See `among_the_first`.
+
+    Args:
+        logits: (N, K).
+        labels: int64 (N,).
+
+    Returns:
+        int64 (2,).
+    """
+    return among_the_first(logits, labels).sum(dim=0)
+
+
+def among_the_first(logits: Tensor, labels: Tensor) -> Tensor:
+    """Tell of each image whether its label is the first, and whether it is among the first five.
 
     The label's rank is the number of classes before it: higher logits, and equal ones of a lower class, as argmax decides. So a
     tie counts the same on every device, and a row of NaN is no hit.
@@ -50,14 +65,14 @@ def hits(logits: Tensor, labels: Tensor) -> Tensor:
         labels: int64 (N,).
 
     Returns:
-        int64 (2,).
+        bool (N, 2).
     """
     column = labels[:, None]
     own = logits.gather(1, column)
     # Classes that are not before the label: lower logits, itself, and equal ones of a higher class. Nothing compares with a NaN.
     classes, enough = _constants(logits.shape[1], logits.device)
     behind = (logits <= own).logical_xor_((logits == own).logical_and_(classes < column)).sum(dim=1, keepdim=True)
-    return (behind > enough).sum(dim=0)
+    return behind > enough
 
 
 @cache
@@ -75,6 +90,7 @@ class Meter:
     """
 
     def __init__(self, device: torch.device, watched: Sequence[str] = ()) -> None:
+        self.ledger: Ledger | NoLedger = NoLedger()
         self._sums = torch.zeros(_ON_DEVICE, dtype=torch.float64, device=device)  # loss, top-1 hits, top-5 hits
         self._loss, self._hits = self._sums[0], self._sums[1:]  # views
         self._waiting: list[tuple[Tensor, Tensor]] = []  # logits and labels whose hits are not counted yet
@@ -105,6 +121,10 @@ class Meter:
         self._waiting.append((logits.detach(), labels))
         if len(self._waiting) == _COUNTED_AT_ONCE:
             self._count()
+
+    def note(self, step: int, slot: int, loss: Tensor, plan: BatchPlan) -> None:
+        """Enter one micro-batch in the ledger. Never waits for the device. See Ledger.note."""
+        self.ledger.note(step, slot, loss, plan)
 
     def window(self) -> Means:
         """Return the means over all ranks since the last call. Waits for the device; every rank must call it."""
@@ -155,4 +175,7 @@ class NotMeasured:
     """A meter that measures nothing: of a step's second pass."""
 
     def update(self, *_: object) -> None:
+        """Do nothing."""
+
+    def note(self, *_: object) -> None:
         """Do nothing."""

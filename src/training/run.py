@@ -140,7 +140,10 @@ class Run:
         at_end = self.step % self.arithmetic.steps_per_epoch == 0
         if at_end or self.step % self.log_every_steps == 0:
             self._log_window()
-        if stopping or self.step % self.save_every_steps == 0:
+        save_is_due = stopping or self.step % self.save_every_steps == 0
+        if at_end or save_is_due or self.step % self.log_every_steps == 0:
+            self.meter.ledger.write()  # a state that is saved knows of no steps before it that are still to be written
+        if save_is_due:
             self.save(must=stopping)
 
     def save(self, *, must: bool = False) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from src.batch import Record
 from src.config import ConfigError
-from src.tracking import jsonl
+from src.tracking import appended, jsonl
 from src.tracking.jsonl import JsonlTracker, cut_back, elapsed_seconds, read_rows
 from src.tracking.seal import Seal, read_seals, seal_path, write_seals
 
@@ -193,11 +193,11 @@ def test_a_seal_that_cannot_be_written_is_a_warning(sealed: Path, said: list[str
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(jsonl, "write_seals", full)
+    monkeypatch.setattr(appended, "write_seals", full)
     tracker = JsonlTracker(sealed)
     tracker.sync()
     assert "cannot be made to last: [Errno 28]" in said[0]
-    monkeypatch.setattr(jsonl, "write_seals", write_seals)
+    monkeypatch.setattr(appended, "write_seals", write_seals)
     tracker.sync()
     tracker.close()
     assert read_seals(sealed) == [Seal.of(sealed.read_bytes())]
