@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from src.batch import DataError, Encoded
@@ -41,17 +42,21 @@ class Predictor:
         for encoded in images:
             try:
                 image = decode_box(encoded, None)
-            except (OSError, ValueError, SyntaxError) as error:
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 raise DataError(f"the image cannot be decoded: {error}") from error
             rows.append(resize_centre_crop(image, data.resize_size, data.eval_image_size, data.eval_interpolation))
         return torch.stack(rows).permute(0, 3, 1, 2).to(self._device)
 
     @torch.no_grad()
+    def logits_of(self, pixels: Tensor) -> Tensor:
+        """Return float32 (N, K), on the CPU, for what `pixels` made. It waits for the device."""
+        with self._precision.autocast():
+            logits: Tensor = self._model(self._normalise(pixels))
+        return logits.float().cpu()
+
     def logits(self, images: Sequence[Encoded]) -> Tensor:
         """Return float32 (N, K), on the CPU. See `pixels` for what it raises."""
-        with self._precision.autocast():
-            logits: Tensor = self._model(self._normalise(self.pixels(images)))
-        return logits.float().cpu()
+        return self.logits_of(self.pixels(images))
 
 
 def encoded(data: bytes) -> Encoded:

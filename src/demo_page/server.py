@@ -1,0 +1,102 @@
+"""From the page to visitors: a folder that goes away, a socket, and a web server that ends in order."""
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from .guard import Guard
+from .page import build_app
+from .words import About, Answering, Limits
+
+HERE, EVERYWHERE = "127.0.0.1", "0.0.0.0"
+FIRST_PORT, PORTS = 7860, 100
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_PATIENCE = 2  # seconds for open connections at the end: pages hold theirs open for ever
+
+
+def bind(host: str, port: int | None) -> socket.socket:
+    """Take a port.
+
+    Args:
+        host: HERE or EVERYWHERE.
+        port: which; None: the first free one.
+
+    Raises:
+        OSError: it is taken, or not allowed.
+    """
+    for candidate in range(FIRST_PORT, FIRST_PORT + PORTS) if port is None else (port,):
+        taken = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind((host, candidate))
+            taken.listen(128)
+        except OSError:
+            taken.close()
+            if port is not None:
+                raise
+            continue
+        return taken
+    raise OSError(f"no port from {FIRST_PORT} to {FIRST_PORT + PORTS - 1} is free")
+
+
+@contextmanager
+def room() -> Iterator[Path]:
+    """Give a folder of this process alone for uploads, tell gradio of it, and delete it at the end. Before gradio is imported."""
+    folder = Path(tempfile.mkdtemp(prefix="demo-"))
+    os.environ |= {"GRADIO_TEMP_DIR": str(folder), "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(
+    about: About,
+    limits: Limits,
+    answering: Answering,
+    examples: Sequence[Path],
+    taken: socket.socket,
+    *,
+    framed_by: str,
+    ready: Callable[[], None],
+) -> None:
+    """Serve until the process is told to end; then the signal's usual consequence follows (KeyboardInterrupt after Ctrl-C).
+
+    Args:
+        about: what the page says of the model.
+        limits: for visitors.
+        answering: from an image's bytes to what the model says of it.
+        examples: images that visitors may choose.
+        taken: the socket of `bind`.
+        framed_by: which sites may show the page within theirs.
+        ready: called when visitors may come.
+
+    Raises:
+        ImportError: gradio is not installed.
+    """
+    with room() as folder:
+        import uvicorn
+
+        copies = []
+        for number, path in enumerate(examples, start=1):  # under names of ours: a visitor sees them
+            copies.append(folder / "examples" / f"example {number}{path.suffix.lower()}")
+            copies[-1].parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, copies[-1])
+        hosts = _LOOPBACK if taken.getsockname()[0] == HERE else None
+        app = Guard(build_app(about, limits, answering, copies, folder), folder, limits, hosts=hosts, framed_by=framed_by)
+        config = uvicorn.Config(
+            app,
+            log_level="critical",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=limits.max_connections,
+            timeout_keep_alive=10,
+            timeout_graceful_shutdown=_PATIENCE,
+        )
+        server = uvicorn.Server(config)
+        ready()
+        server.run(sockets=[taken])
