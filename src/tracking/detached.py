@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -38,6 +39,7 @@ class DetachedTracker:
 
     def __init__(self, title: str, module: str, order: Mapping[str, Any], *, log: Path, own_variables: str) -> None:
         self._title, self._said, self._why = title, b"", ""
+        self._told_end: float | None = None
         self._process: subprocess.Popen[bytes] | None = None
         # What is no business of this tracker's cannot leak from it.
         environment = {name: value for name, value in os.environ.items() if name.startswith(own_variables) or not is_secret(name)}
@@ -70,15 +72,21 @@ class DetachedTracker:
     def advance(self, step: int) -> None:
         """Do nothing."""
 
+    def tell_end(self) -> None:
+        """Tell the process that the training has ended, and do not wait."""
+        if self._process is not None and self._told_end is None:
+            assert self._process.stdin is not None
+            with suppress(OSError):
+                self._process.stdin.close()
+            self._told_end = time.monotonic()
+
     def close(self) -> None:
         """Let the process send what is left, for a bounded time."""
-        if self._process is None:
+        self.tell_end()
+        if self._process is None or self._told_end is None:
             return
-        assert self._process.stdin is not None
-        with suppress(OSError):
-            self._process.stdin.close()
         try:
-            code = self._process.wait(_WAIT_SECONDS)
+            code = self._process.wait(max(0.0, self._told_end + _WAIT_SECONDS - time.monotonic()))
         except subprocess.TimeoutExpired:
             self._switch_off(f"it did not end within {_WAIT_SECONDS:g} seconds")
             return
@@ -99,7 +107,7 @@ class DetachedTracker:
                 words = json.loads(line)
                 self._why = words.get("why", self._why)
                 if "say" in words:
-                    logger.info(f"{self._title:<10}{words['say']}")
+                    logger.info(f"{self._title:<9} {words['say']}")
 
     def _switch_off(self, reason: str) -> None:
         if self._process is not None:

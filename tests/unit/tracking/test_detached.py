@@ -17,7 +17,8 @@ from src.config import load
 from src.tracking import detached
 from src.tracking.build import more_trackers, tracker_problems
 from src.tracking.detached import DetachedTracker
-from src.tracking.wandb_tracker import Rows, Sent, merged
+from src.tracking.follower import Rows, merged
+from src.tracking.wandb_tracker import Sent
 from tests.processes import children
 from tests.wandb_file import history
 
@@ -192,7 +193,7 @@ def test_a_server_that_does_not_answer_is_given_up_and_later_gets_every_row(
 
 def test_rows_of_a_step_go_together_and_none_goes_twice(tmp_path: Path) -> None:
     file, sent = tmp_path / "metrics.jsonl", Sent(tmp_path / "sent.json")
-    rows = Rows(file, sent)
+    rows = Rows(file, sent.has)
     assert not list(rows.new_steps()), "there is no file yet"
     train, later, epoch = ROW, ROW | {"step": 8}, {"kind": "epoch", "step": 8, "epoch": 0, "train/loss": 2.0, "val/acc1": 50.0}
 
@@ -205,7 +206,7 @@ def test_rows_of_a_step_go_together_and_none_goes_twice(tmp_path: Path) -> None:
     add(json.dumps(later)[20:] + "\n")
     assert list(rows.new_steps()) == [[train]]
     sent.note([train])
-    again, rows = Sent(tmp_path / "sent.json"), Rows(file, Sent(tmp_path / "sent.json"))
+    again, rows = Sent(tmp_path / "sent.json"), Rows(file, Sent(tmp_path / "sent.json").has)
     assert again.id == sent.id and not list(rows.new_steps())
     add(json.dumps(epoch) + "\n")
     ((one, other),) = rows.new_steps()
