@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from src.augment.normalise import Normalise
 from src.config import Config, ConfigError, Problem
 from src.models.build import build_model
+from src.models.pruned import fit_channels, keep_zeros, kind_of_file
 from src.models.weights import load_weights, read_state_dict
 from src.training.checkpoint_file import CheckpointError, load_file
 from src.training.precision import Precision
@@ -24,6 +25,8 @@ def build_live_model(config: Config, precision: Precision, device: torch.device,
 
 def begin_from_weights(config: Config, model: nn.Module) -> None:
     """Load model.weights, if given: a checkpoint of ours at the weights that it evaluates, or a state dict of anybody's.
+
+    With pruned weights of src.export the model becomes as narrow as they are, or keeps their zeros.
 
     Raises:
         ConfigError: if it cannot be read, or belongs to another model.
@@ -40,8 +43,13 @@ def begin_from_weights(config: Config, model: nn.Module) -> None:
         state = checkpoint["model"] if checkpoint["evaluation"] is None else checkpoint["evaluation"]
     else:
         state = read_state_dict(path)
+    pruned = kind_of_file(path)
+    if pruned == "channels":
+        fit_channels(model, state)
     fresh = load_weights(model, state, path=str(path))
     logger.info(f"weights from {path}" + (f"; {', '.join(fresh)} begin afresh" if fresh else ""))
+    if pruned == "unstructured":
+        logger.info(f"pruned: {keep_zeros(model):,} weights stay zero")
 
 
 def build_normalise(config: Config, precision: Precision, device: torch.device) -> Normalise:

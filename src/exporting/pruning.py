@@ -80,7 +80,7 @@ def prune_weights(model: nn.Module, share: float) -> None:
 
     owned = [name.rpartition(".") for name in prunable(model)]
     parts = [(model.get_submodule(path), own) for path, _, own in owned]
-    prune.global_unstructured(parts, pruning_method=prune.L1Unstructured, amount=share)  # type: ignore[no-untyped-call]
+    prune.global_unstructured(parts, pruning_method=prune.L1Unstructured, amount=share)
     for module, own in parts:
         prune.remove(module, own)  # type: ignore[no-untyped-call]  # the zeros stay, the mask goes
 

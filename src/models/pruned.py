@@ -1,7 +1,7 @@
 """Pruned models: layers as narrow as their weights, and weights that stay zero while the others train.
 
-A file of pruned weights says so itself, in safetensors' metadata, so that `model.weights=<file>` goes on with the pruned model under
-any recipe: nothing else has to be told.
+A file of pruned weights says so itself, in safetensors' metadata, so that `model.weights=<file>` goes on with the pruned model
+under any recipe: nothing else has to be told.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,6 +10,8 @@ from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
+
+from src.models.head import heads
 
 Kind = Literal["unstructured", "channels"]
 METADATA_KEY = "pruned"
@@ -41,15 +43,19 @@ def fit_channels(model: nn.Module, state_dict: Mapping[str, Tensor]) -> int:
         how many tensors were replaced; 0 where the widths are the model's own.
     """
     replaced = 0
+    classes = set(heads(model))  # their number is the model's, whatever the file's
     for name, module in model.named_modules():
         prefix = f"{name}." if name else ""
         before = {own: tuple(tensor.shape) for own, tensor in _tensors(module)}
         for own, shape in before.items():
             given = state_dict.get(prefix + own)
-            if given is None or given.shape == shape or given.dim() != len(shape):
+            if given is None or given.dim() != len(shape):
+                continue
+            wanted = (*shape[:1], *given.shape[1:]) if name in classes else tuple(given.shape)
+            if wanted == shape:
                 continue
             old = getattr(module, own)
-            new = torch.zeros(given.shape, dtype=old.dtype, device=old.device)
+            new = torch.zeros(wanted, dtype=old.dtype, device=old.device)
             setattr(module, own, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
             replaced += 1
         if any(tuple(tensor.shape) != before[own] for own, tensor in _tensors(module)):
@@ -73,7 +79,7 @@ def keep_zeros(model: nn.Module) -> int:
     for weight in prunable(model).values():
         mask = weight.detach() != 0
         if not bool(mask.all()):
-            weight.register_hook(_Masked(mask))
+            weight.register_hook(_Masked(mask))  # type: ignore[no-untyped-call]
             held += int((~mask).sum())
     return held
 
