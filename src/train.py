@@ -84,10 +84,11 @@ def run_until_asked(config: Config, requests: "StopRequests") -> int:
         try:
             with preflight(config, place, open_sources) as ready:
                 if config.dry_run:
-                    if place.world.leads:
-                        from src.dry_run import check_and_plan
+                    from src.dry_run import check_and_plan
 
-                        check_and_plan(config, place, ready)
+                    plan = check_and_plan(config, place, ready)
+                    if place.world.leads:
+                        say_result(plan)
                     return 0
                 outcome = train(config, place, ready, requests)
         except ConfigError as error:

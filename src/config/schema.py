@@ -7,7 +7,19 @@ from pydantic import field_validator, model_validator
 from src.config.augment import AugmentConfig
 from src.config.average import AverageConfig, EvaluateScheduleFree
 from src.config.data import DataConfig
-from src.config.fields import BelowOne, Count, CountOrZero, Flag, Positive, PositiveFraction, Seed, Strict, Text, bookkeeping
+from src.config.fields import (
+    BelowOne,
+    Count,
+    CountOrZero,
+    Flag,
+    NonNegative,
+    Positive,
+    PositiveFraction,
+    Seed,
+    Strict,
+    Text,
+    bookkeeping,
+)
 from src.config.model import ModelConfig
 from src.config.optim import OptimConfig, ScheduleFreeAdamW, ScheduleFreeSgd
 from src.config.schedule import ScheduleConfig
@@ -43,6 +55,9 @@ class Config(Strict):
     timeout_seconds: Annotated[Positive, bookkeeping()]
     profile_steps: Annotated[CountOrZero, bookkeeping()]
     target_hours: Annotated[list[Positive], bookkeeping()]
+    estimate_seconds: Annotated[NonNegative, bookkeeping()]
+    price_per_hour: Annotated[Positive | None, bookkeeping()]
+    price_currency: Annotated[Text, bookkeeping()]
 
     data: DataConfig
     model: ModelConfig

@@ -23,6 +23,9 @@ BOOKKEEPING = {
     "dry_run",
     "profile_steps",
     "target_hours",
+    "estimate_seconds",
+    "price_per_hour",
+    "price_currency",
     "data.workers",
     "data.prefetch",
     "data.path",
@@ -42,6 +45,7 @@ COMMANDS = [
 ]
 HOW_IT_RUNS = {
     *("run_name", "runs_dir", "resume", "dry_run", "profile_steps", "target_hours"),
+    *("estimate_seconds", "price_per_hour", "price_currency"),
     *("data.workers", "data.prefetch", "data.cache_dir", "data.copy_to", "data.in_memory"),
 }
 
