@@ -1,0 +1,226 @@
+"""From a trained model to the folder: write each format, compare it with the model, measure it, and tell all of it in the card."""
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from loguru import logger
+from torch import Tensor, nn
+
+from src.batch import Source
+from src.config import Config, ConfigError, Problem
+from src.config.data import SUBSET_SIZES, DataConfig
+from src.config.export import ExportKeys
+from src.exporting.about import describe, title_of
+from src.exporting.card import model_card
+from src.exporting.check import Compared, ExportError, Runs, compare, require_batch_sizes, require_close
+from src.exporting.folder import new_folder, require_free
+from src.exporting.images import batches_of, first_of
+from src.exporting.onnx_file import opset_of, write_program_as_onnx
+from src.exporting.onnx_runtime import open_onnx
+from src.exporting.program import export_program, read_program, run_program, write_program
+from src.exporting.speed import speeds
+from src.files import write_atomically
+from src.model_folder import WEIGHTS_FILE, write_description, write_weights
+from src.session import Place, joined, open_val
+from src.tracking.progress import counting
+from src.trained import Trained, build_trained, labels_of, open_trained
+from src.training.precision import choose_precision
+
+__all__ = ["ExportError", "export"]
+CPU = torch.device("cpu")
+BATCH_SIZES = (1, 3, 64)
+_FILES = {"safetensors": WEIGHTS_FILE, "torch_export": "model.pt2", "onnx": "model.onnx", "int8": "model.int8.onnx"}
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+def export(keys: ExportKeys, others: Sequence[str]) -> dict[str, Any]:
+    """Export a trained model.
+
+    Args:
+        keys: what was typed.
+        others: what replaces values of the run's configuration.
+
+    Returns:
+        the result for stdout's last line.
+
+    Raises:
+        ConfigError: for what cannot be done, before anything is written.
+        ExportError: if a format does not compute what the model computes; nothing is written then.
+        DataError: for an image of the check that cannot be read.
+    """
+    start = time.monotonic()
+    assert keys.checkpoint is not None, "seen to at the door"
+    _require_packages(keys)
+    trained = open_trained(Path(keys.checkpoint), others, trained=keys.weights == "trained")
+    target = Path(keys.target).expanduser() if keys.target is not None else Path("exports", title_of(trained))
+    require_free(target, overwrite=keys.overwrite)
+    with joined(trained.config) as place:
+        if place.world.size > 1:
+            fix = "exporting is the work of one process. Type python -m src.export, without torchrun."
+            raise ConfigError("the world size", [Problem("world size", place.world.size, fix)])
+        source = None
+        if keys.check_images != 0 or trained.classes is None:
+            source, trained = _open_images(keys, trained, place)
+        with new_folder(target, overwrite=keys.overwrite) as folder:
+            result = _fill(folder, keys, trained, source, place)
+    logger.info(f"{target} is made and checked")
+    checkpoint = {"status": "finished", "checkpoint": str(trained.path), "target": str(target), "run": trained.run}
+    return {**checkpoint, "step": trained.step, "weights": trained.weights, **result, "seconds": round(time.monotonic() - start, 1)}
+
+
+def _require_packages(keys: ExportKeys) -> None:
+    if not {"onnx", "int8"} & set(keys.formats):
+        return
+    missing = [name for name in _PACKAGES if find_spec(name) is None]
+    if missing:
+        fix = f"onnx and int8 need {', '.join(missing)}. Type: pip install -e '.[onnx]', or leave these formats out."
+        raise ConfigError("the command line", [Problem("formats", ",".join(keys.formats), fix)])
+
+
+def _open_images(keys: ExportKeys, trained: Trained, place: Place) -> tuple[Source, Trained]:
+    """Open the val split, cut down to the images that are wanted; a state dict's classes are the data's."""
+    config = trained.config
+    data = config.data
+    have = SUBSET_SIZES.get(data.val_subset) if isinstance(data.val_subset, str) else data.val_subset
+    if keys.check_images != "all" and (have is None or have > keys.check_images):
+        data = data.model_copy(update={"val_subset": max(1, keys.check_images)})
+    try:
+        source = open_val(config.model_copy(update={"data": data}), place)
+    except ConfigError as error:
+        fix = "These are the images that the formats are compared on. check_images=0 compares on noise alone."
+        raise ConfigError(error.stage, [*error.problems, Problem("check_images", keys.check_images, fix)]) from error
+    if trained.classes is None:
+        trained = trained._replace(classes=source.classes)
+    if trained.classes != source.classes:
+        fix = f"its {len(source.classes)} classes are not the {len(trained.classes or ())} that {trained.path} was trained on."
+        raise ConfigError("the data", [Problem("data", data.name, fix)])
+    return source, trained
+
+
+def _fill(folder: Path, keys: ExportKeys, trained: Trained, source: Source | None, place: Place) -> dict[str, Any]:
+    """Make all files of the folder. Returns what was measured."""
+    config = trained.config
+    model = build_trained(trained, choose_precision("fp32", CPU), CPU)
+    logger.info(f"{title_of(trained)}: {trained.weights} weights of step {trained.step}")
+    eager = _eager(model)
+    forms = _write_formats(folder, keys, trained, model)
+    result: dict[str, Any] = {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "formats": {
+            name: {"file": file, "bytes": _size(folder, file)} for name, file in _FILES.items() if (folder / file).exists()
+        },
+    }
+    if "onnx" in forms:
+        result["opset"] = opset_of(folder / _FILES["onnx"])
+    result["check"] = _check(keys, config, eager, forms, source, place, result["formats"])
+    if keys.latency:
+        logger.info("measuring latency")
+        result["latency"] = speeds({"pytorch": eager, **forms}, config.data.eval_image_size)
+    description = describe(trained, model)
+    write_atomically(folder / "labels.txt", "".join(f"{_line(name)}\n" for name in labels_of(trained.classes or ())).encode())
+    card = model_card(title_of(trained), description, result, license_name=keys.license)
+    write_atomically(folder / "README.md", card.encode())
+    write_description(folder, description)
+    if "safetensors" in keys.formats:
+        _require_read_back(folder, model, config)
+    return result
+
+
+def _write_formats(folder: Path, keys: ExportKeys, trained: Trained, model: nn.Module) -> dict[str, Runs]:
+    """Write every format that is wanted, and open those that run by themselves."""
+    forms: dict[str, Runs] = {}
+    if "safetensors" in keys.formats:
+        write_weights(folder, trained.state_dict)
+    if set(keys.formats) <= {"safetensors"}:
+        return forms
+    logger.info("tracing the model")
+    program = export_program(model, trained.config.data.eval_image_size)
+    if "torch_export" in keys.formats:
+        write_program(program, folder / _FILES["torch_export"])
+        forms["torch_export"] = partial(run_program, read_program(folder / _FILES["torch_export"]))
+    if {"onnx", "int8"} & set(keys.formats):
+        write_program_as_onnx(program, folder / _FILES["onnx"])
+        forms["onnx"] = open_onnx(folder / _FILES["onnx"], threads=torch.get_num_threads())
+    return forms
+
+
+def _check(
+    keys: ExportKeys,
+    config: Config,
+    eager: Runs,
+    forms: dict[str, Runs],
+    source: Source | None,
+    place: Place,
+    formats: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """Compare every form with the model, put the figures into `formats`, and refuse what is too far away."""
+    exact = {name: form for name, form in forms.items() if name != "int8"}
+    size = config.data.eval_image_size
+    noise = torch.randn(max(BATCH_SIZES), 3, size, size, generator=torch.Generator().manual_seed(0))
+    real = source is not None and keys.check_images != 0
+    pixels = first_of(config, source, place.world, noise) if real and source is not None else noise
+    require_batch_sizes(eager, exact, pixels, BATCH_SIZES, most=keys.max_difference)
+    if real and source is not None:
+        with counting(place.console, "comparing the formats") as progress:
+            compared = compare(eager, forms, batches_of(config, source, place.world, progress))
+    else:
+        logger.warning("check_images=0: the formats were compared on noise, not on images")
+        compared = compare(eager, forms, [(noise, None)])
+    for name, form in compared.forms.items():
+        formats[name] |= form.figures(labelled=compared.labelled)
+        if name in exact:
+            require_close(name, form, most=keys.max_difference)
+        _tell(name, compared)
+    told: dict[str, Any] = {"images": compared.model.images, "real": real, "all": real and _is_whole(keys, config.data)}
+    told |= {"batch_sizes": list(BATCH_SIZES), "smallest_margin": compared.smallest_margin}
+    return told | {"model": compared.model.figures(labelled=compared.labelled)}
+
+
+def _is_whole(keys: ExportKeys, data: DataConfig) -> bool:
+    return keys.check_images == "all" and data.val_subset == "full"
+
+
+def _tell(name: str, compared: Compared) -> None:
+    form = compared.forms[name]
+    accuracy = f", top-1 {100 * form.hits[0] / form.images:.3f} %" if compared.labelled else ""
+    same = "the same predictions" if not form.different else f"{form.different} other predictions"
+    logger.info(f"{name}: logits differ by at most {form.max_difference:.3g}, {same} on {form.images:,} images{accuracy}")
+    if form.different:
+        gap = form.ties[0][1]
+        logger.warning(f"{name}: where it predicts another class, the model held the two classes {gap:.3g} apart or less")
+
+
+def _require_read_back(folder: Path, model: nn.Module, config: Config) -> None:
+    """Open the folder as everybody will, and see that it is the model, bit for bit.
+
+    Raises:
+        ExportError: it is not.
+    """
+    size = config.data.eval_image_size
+    images = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(1))
+    again = build_trained(open_trained(folder, []), choose_precision("fp32", CPU), CPU)
+    if not torch.equal(_eager(again)(images), _eager(model)(images)):
+        raise ExportError("safetensors: the folder, read back, gives other logits than the model. Nothing was written.")
+
+
+def _eager(model: nn.Module) -> Runs:
+    def run(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits: Tensor = model(images)
+        return logits
+
+    return run
+
+
+def _size(folder: Path, file: str) -> int:
+    """Return a file's bytes, those of ONNX's data beside it included."""
+    return sum(part.stat().st_size for part in folder.glob(f"{file}*") if part.name in (file, f"{file}.data"))
+
+
+def _line(name: str) -> str:
+    return " ".join(name.split())
