@@ -21,6 +21,7 @@ from src.resume_run import is_kept, resume
 from src.session import Place, device_name
 from src.tracking.build import more_trackers
 from src.tracking.console import ConsoleTracker, also_log_to
+from src.tracking.gauges import Gauges, build_gauges
 from src.tracking.jsonl import JsonlTracker, cut_back, elapsed_seconds
 from src.tracking.ledger_file import NAME as LEDGER
 from src.tracking.ledger_file import LedgerFile, open_ledger
@@ -116,6 +117,7 @@ def train(config: Config, place: Place, ready: Ready, requests: StopRequests) ->
                     ConsoleTracker(place.console, total_steps=run.total_steps, first_step=run.step, progress=config.track.progress),
                     *more_trackers(config, path),
                 ]
+                run.gauges = gauges_of(run, config, place)
                 say_header(config, run, path, place, ready)
                 folder.set_status("running")
             run.meter.ledger = Ledger(run.arithmetic, ready.train.labels, device, keep=in_turn(*(file.keep for file in ledgers)))
@@ -164,6 +166,21 @@ def checkpoint_writer(
         return writer.submit(write).result if leads else lambda: True
 
     return write_checkpoint
+
+
+def gauges_of(run: Run, config: Config, place: Place) -> Gauges:
+    """Return what rank 0 measures of the machine at each log."""
+    sam = config.optim.sam_rho is not None
+    return build_gauges(
+        model=run.model,
+        device=place.device,
+        precision=run.precision.name,
+        world_size=place.world.size,
+        gradient_checkpointing=config.model.gradient_checkpointing,
+        sam_every_steps=config.optim.sam_every_steps if sam else None,
+        image_sizes=(run.image_size_at(epoch) for epoch in range(config.epochs)),
+        image_size=lambda: run.image_size_at((run.step - 1) // run.arithmetic.steps_per_epoch),
+    )
 
 
 def fit_and_report(run: Run, requests: StopRequests, path: Path, folder: RunFolder | None) -> Outcome:

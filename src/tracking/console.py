@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # importing it would import torch, which preparing data has n
 
 _FORMAT = "<dim>{time:HH:mm:ss}</dim> <level>{level: <7}</level> {message}"
 _COLUMNS = ("epoch", "time", "train loss", "acc1", "acc5", "val loss", "acc1", "acc5")
+_WHERE_KNOWN = (("MFU", "time/mfu"), ("GPU", "gpu/utilisation"))
 _WIDTHS = (6, 9, 11, 7, 7, 9, 7, 7)
 
 
@@ -106,6 +107,7 @@ class ConsoleTracker:
             return
         text = f"loss {values['train/loss']:.4f}  acc1 {values['train/acc1']:.2f}  lr {values['train/lr']:.3g}"
         text += f"  {values['time/images_per_second']:,.0f} images/s  waiting {values['time/data_wait_fraction']:.0%}"
+        text += "".join(f"  {name} {values[key]:.0%}" for name, key in _WHERE_KNOWN if key in values)
         if self._bar is not None:
             self._bar.update(self._task, description=f"epoch {record.epoch}  {text}")
         else:

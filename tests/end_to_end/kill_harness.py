@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from src.tracking.machine_figures import repeatable
 from src.training.checkpoint_file import load_file
 from tests.end_to_end.small_data import COMBINATIONS, settings_of, write_small_data
 from tests.everything import EVERYTHING
@@ -224,8 +225,8 @@ def compare(whole: Path, hurt: Path) -> list[str]:
 
 
 def without_times(row: dict[str, Any]) -> dict[str, Any]:
-    """Leave away what a clock measured."""
-    return {key: value for key, value in row.items() if not key.startswith(("time/", "memory/"))}
+    """Leave away what the machine measured: times, memory, the GPU's state."""
+    return repeatable(row)
 
 
 if __name__ == "__main__":
