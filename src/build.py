@@ -1,6 +1,6 @@
 """The composition root: from the configuration to live parts. The only file that knows every room."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -22,7 +22,7 @@ from src.machine import cpus_per_rank
 from src.optim.build import build_optimizer
 from src.training.arithmetic import Arithmetic, plan_arithmetic
 from src.training.averaging import NoAverage, build_average, evaluation_weights
-from src.training.evaluation import EvalResult, Protocol, count
+from src.training.evaluation import EvalResult, Observer, Protocol, count
 from src.training.losses import build_criterion
 from src.training.precision import Precision, choose_precision
 from src.training.run import Run
@@ -217,24 +217,30 @@ def evaluate_model(
     *,
     weights: str,
     passing: Callable[[Iterator[Batch]], Iterator[Batch]],
+    observers: Sequence[Observer] = (),
 ) -> EvalResult:
     """Evaluate an unwrapped model in evaluation mode on the whole split, exactly. Every rank must call it.
 
-    The batches go through `passing`, which may break the evaluation off.
+    The batches go through `passing`, which may break the evaluation off. The observers see every batch of this rank.
     """
-    data = config.data
-    plans = eval_plans(source.sizes, batch_size=config.eval_batch_size, rank=world.rank, world_size=world.size)
-    geometry = ResizeCentreCrop(data.resize_size, data.eval_image_size, data.eval_interpolation)
     return count(
         model,
-        passing(engine.batches(plans, geometry=geometry)),
+        passing(eval_batches(config, world, engine, source)),
         normalise=build_normalise(config, precision, device),
         precision=precision,
         num_images=len(source),
         protocol=protocol_of(config, precision, engine.pixels, weights=weights, images=len(source)),
         device=device,
         flip=config.test_time_augmentation == "flip",
+        observers=observers,
     )
+
+
+def eval_batches(config: Config, world: World, engine: Engine, source: Source) -> Iterator[Batch]:
+    """Yield this rank's share of a split, each image once over all ranks, prepared as evaluation does it."""
+    data = config.data
+    plans = eval_plans(source.sizes, batch_size=config.eval_batch_size, rank=world.rank, world_size=world.size)
+    return engine.batches(plans, geometry=ResizeCentreCrop(data.resize_size, data.eval_image_size, data.eval_interpolation))
 
 
 def protocol_of(config: Config, precision: Precision, pixels: Pixels, *, weights: str, images: int) -> Protocol:

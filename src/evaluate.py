@@ -1,84 +1,99 @@
-"""Evaluate a checkpoint, exactly, on any number of ranks.
+"""Evaluate a model, exactly, on any number of ranks; or write what it takes unlabelled images for.
 
-python -m src.evaluate checkpoint=runs/<run_name>/checkpoints/best.ckpt
-python -m src.evaluate checkpoint=... weights=trained test_time_augmentation=flip
-torchrun --nproc_per_node=4 -m src.evaluate checkpoint=... data.path=/another/place
+python -m src.evaluate checkpoint=runs/<run_name>
+python -m src.evaluate checkpoint=runs/<run_name>/checkpoints/last.ckpt weights=trained test_time_augmentation=flip
+torchrun --nproc_per_node=4 -m src.evaluate checkpoint=runs/<run_name> data=tar data.path=/another/place target=figures
+python -m src.evaluate checkpoint=resnet50-11ad3fa6.pth model=resnet50 data=imagefolder data.path=/datasets/imagenet
+python -m src.evaluate checkpoint=runs/<run_name> test=/datasets/imagenet/test target=predictions submission=kaggle
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from src.config import Config, ConfigError, Problem, load_stored
-from src.config.cli import exit_with, parse
+from src.config import ConfigError, Problem
+from src.config.cli import exit_with
+from src.config.evaluate import EvaluateConfig, load_evaluate
+from src.config.overrides import CONF_DIR
 
-MODULE = "src.evaluate"
+if TYPE_CHECKING:  # --help answers without torch
+    from src.trained import Trained
+
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+_EXAMPLES = """what to type:
+  checkpoint=runs/<run_name>                       a run of ours: its best checkpoint, on its own data
+  checkpoint=... data=tar data.path=/elsewhere     another loader or place; images are prepared as the run has it
+  checkpoint=weights.pth model=resnet50 data=imagefolder data.path=/datasets/imagenet
+                                                   a state dict of torchvision's, timm's (model=timm/<name>) or anybody's
+  checkpoint=... target=figures                    the table by class, the confusion matrix and its picture, too
+  checkpoint=... test=<folder> target=<folder>     no labels: predictions.csv
+Every other key is the trainer's, such as eval_batch_size, precision, test_time_augmentation, data.val_path.
+
+keys:
+"""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Parse, rebuild the model from the checkpoint, and evaluate. Returns the exit code."""
-    about = (
-        "Evaluate a checkpoint: checkpoint=<path>, weights=evaluated|trained (an average, where the run has one, or what it "
-        "averages), then values that replace its own, such as data.path=..."
-    )
-    line = parse(arguments, door=MODULE, about=about)
-    own: dict[str, list[str]] = {"checkpoint": [], "weights": []}
-    overrides: list[str] = []
-    for text in line.overrides:
-        key, _, value = text.partition("=")
-        own.get(key, overrides).append(value if key in own else text)
-    problems = []
-    if len(own["checkpoint"]) != 1 or not own["checkpoint"][0]:
-        problems.append(Problem("checkpoint", None, "must be given once: checkpoint=<path>."))
-    if own["weights"] not in ([], ["evaluated"], ["trained"]):
-        problems.append(Problem("weights", ",".join(own["weights"]), "must be given at most once, and be evaluated or trained."))
-    if problems:
-        exit_with(ConfigError("the command line", problems))
-    from src.training.checkpoint_file import CheckpointError, load_file
-
-    path = Path(own["checkpoint"][0]).expanduser()
+    """Parse, open the model, and evaluate. Returns the exit code."""
+    line = _parser().parse_intermixed_args(arguments)
     try:
-        state = load_file(path)
-        config = load_stored(state["config"], overrides)
-    except CheckpointError as error:
-        exit_with(ConfigError("the checkpoint", [Problem("checkpoint", str(path), str(error))]))
+        if line.config_dir is not None and not line.config_dir.is_dir():
+            fix = "no such folder. Make it, or correct its path."
+            raise ConfigError("the command line", [Problem("--config-dir", str(line.config_dir), fix)])
+        evaluate, overrides = load_evaluate(line.overrides)
+        from src.trained import open_trained
+
+        assert evaluate.checkpoint is not None
+        path = Path(evaluate.checkpoint)
+        trained = open_trained(path, overrides, trained=evaluate.weights == "trained", config_dir=line.config_dir)
     except ConfigError as error:
         exit_with(error)
-    return run(config, state, path, trained=own["weights"] == ["trained"])
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return run(trained, evaluate)
 
 
-def run(config: Config, state: dict[str, Any], path: Path, *, trained: bool) -> int:
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m src.evaluate",
+        description="Evaluate a model, exactly, on any number of ranks; or write what it takes unlabelled images for.",
+        epilog=_EXAMPLES + (CONF_DIR / "evaluate.yaml").read_text(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="see below")
+    parser.add_argument("--config-dir", type=Path, help="a folder with groups of your own, searched beside conf/")
+    return parser
+
+
+def run(trained: "Trained", evaluate: EvaluateConfig) -> int:
     """Evaluate in this process, which is one rank."""
-    from loguru import logger
-
     from src.batch import DataError
-    from src.evaluate_run import evaluate_checkpoint
+    from src.evaluate_run import as_json, evaluate_trained, predict, say
     from src.session import exit_code_after, joined
     from src.tracking.console import say_result
 
-    with joined(config) as place:
+    with joined(trained.config) as place:
         try:
-            result = evaluate_checkpoint(config, state, path, place, trained=trained)
+            if evaluate.test is not None:
+                images = predict(trained, evaluate, place)
+                told = {"status": "finished", "checkpoint": str(trained.path), "images": images}
+            else:
+                done = evaluate_trained(trained, evaluate, place)
+                told = as_json(trained, done)
+                if place.world.leads:
+                    say(done)
         except (ConfigError, DataError) as error:
             return exit_code_after(error, place)
+        except OSError as error:
+            return exit_code_after(DataError(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}"), place)
+        except KeyboardInterrupt:
+            return EXIT_INTERRUPTED
         if place.world.leads:
-            logger.info(f"acc1 {result.acc1:.3f}  acc5 {result.acc5:.3f}  loss {result.loss:.5f}  ({result.images:,} images)")
-            say_result(
-                json.dumps(
-                    {
-                        "status": "finished",
-                        "checkpoint": str(path),
-                        "step": state["step"],
-                        "val_acc1": result.acc1,
-                        "val_acc5": result.acc5,
-                        "val_loss": result.loss,
-                        "images": result.images,
-                        "protocol": result.protocol,
-                    }
-                )
-            )
+            say_result(json.dumps(told | ({"target": evaluate.target} if evaluate.target is not None else {})))
     return 0
 
 

@@ -1,17 +1,22 @@
 """A trained model from wherever it lies, with what is known about it: what src.evaluate, src.export and src.demo begin with."""
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
+from loguru import logger
 from torch import Tensor, nn
 
 from src.build_model import build_live_model
-from src.config import Config, ConfigError, Problem, load_stored
+from src.config import Config, ConfigError, Problem, load, load_stored
 from src.config.identity import run_name
-from src.imagenet.wnids import imagenet_words
-from src.model_folder import is_model_folder, read_model_folder
+from src.imagenet.wnids import imagenet_wnids, imagenet_words
+from src.model_folder import WEIGHTS_FILE, is_model_folder, read_model_folder
+from src.models.published import Preparation, published
+from src.models.pruned import Kind, fit_channels, kind_of_file
+from src.models.readings import classes_in, in_words, read_weights
 from src.models.weights import load_weights
 from src.training.checkpoint_file import CheckpointError, load_file
 from src.training.precision import Precision
@@ -41,6 +46,8 @@ class Trained(NamedTuple):
     step: int | None
     run: str | None
     history: Sequence[dict[str, Any]]
+    num_classes: int | None = None  # that the weights tell apart; None: as many as there are classes
+    pruned: Kind | None = None  # as far as it is known
 
 
 def open_trained(path: Path, overrides: Sequence[str], *, trained: bool = False, config_dir: Path | None = None) -> Trained:
@@ -48,7 +55,8 @@ def open_trained(path: Path, overrides: Sequence[str], *, trained: bool = False,
 
     Args:
         path: a file or folder; what it is is told by its content.
-        overrides: values that replace the stored ones; for a state dict all of a configuration (`model=resnet50 data=...`).
+        overrides: values that replace the stored ones, and `data=...`; for a state dict a whole configuration
+            (`model=resnet50 data=...`), in which the images are prepared as the weights' publisher has it where nothing was typed.
         trained: whether to leave an average of the weights aside.
         config_dir: a folder of the user's own groups, for a state dict.
 
@@ -64,7 +72,12 @@ def open_trained(path: Path, overrides: Sequence[str], *, trained: bool = False,
             fix = "is neither a run's folder with a checkpoint nor a folder of src.export. Give a .ckpt file, or one of these."
             raise ConfigError("the checkpoint", [Problem("checkpoint", str(path), fix)])
         path = best
-    return _from_checkpoint(path, overrides, trained=trained)
+    if _is_checkpoint(path):
+        return _from_checkpoint(path, overrides, trained=trained)
+    try:
+        return _from_state_dict(path, overrides, trained=trained, config_dir=config_dir)
+    except ConfigError as error:
+        raise in_words(error, "checkpoint") from error
 
 
 def build_trained(trained: Trained, precision: Precision, device: torch.device, *, num_classes: int | None = None) -> nn.Module:
@@ -77,13 +90,38 @@ def build_trained(trained: Trained, precision: Precision, device: torch.device, 
         num_classes: of a state dict, whose classes the data tells.
 
     Raises:
-        ConfigError: if the weights are of another model.
+        ConfigError: if the weights are of another model, or tell another number of classes apart.
     """
-    count = len(trained.classes) if trained.classes is not None else num_classes
-    assert count is not None, "the classes of a state dict are the data's"
+    count = trained.num_classes if trained.classes is None else len(trained.classes)
+    if count is None or (num_classes is not None and num_classes != count):
+        raise other_number(trained, count, num_classes)
     model = build_live_model(trained.config, precision, device, num_classes=count)
-    load_weights(model, trained.state_dict, path=str(trained.path))
+    if trained.kind != "state_dict":  # ours may be pruned by channels: then the weights tell how narrow the layers are
+        fit_channels(model, trained.state_dict)
+    try:
+        fresh = load_weights(model, trained.state_dict, path=str(trained.path))
+    except ConfigError as error:
+        raise in_words(error, "checkpoint") from error
+    if fresh:
+        fix = f"its {', '.join(fresh)} are of another number of classes than {count}. Give weights of this very model."
+        raise ConfigError("the checkpoint", [Problem("checkpoint", str(trained.path), fix)])
     return model.eval()
+
+
+def other_number(trained: Trained, of_weights: int | None, of_data: int | None) -> ConfigError:
+    """Return what to raise where the weights and the data have different numbers of classes."""
+    fix = f"its weights tell {of_weights} classes apart, and the data has {of_data}. Give the data that it was trained for."
+    return ConfigError("the checkpoint", [Problem("checkpoint", str(trained.path), fix)])
+
+
+def assumed_classes(trained: Trained) -> tuple[str, ...] | None:
+    """Return the classes by label: of a state dict with 1,000 of them ImageNet's wnids, sorted, which is the usual order.
+
+    torchvision's and timm's weights have that order. None: nobody but the data knows them.
+    """
+    if trained.classes is not None:
+        return trained.classes
+    return imagenet_wnids() if trained.num_classes == len(imagenet_wnids()) else None
 
 
 def labels_of(classes: Sequence[str]) -> tuple[str, ...]:
@@ -100,7 +138,90 @@ def _from_checkpoint(path: Path, overrides: Sequence[str], *, trained: bool) -> 
     config = load_stored(state["config"], overrides)
     name, weights = evaluated_weights(config, state, path, trained=trained)
     classes = tuple(state["classes"])
-    return Trained(path, "checkpoint", config, classes, name, weights, state["step"], run_name(config), state["history"])
+    begun = config.model.weights
+    pruned = None if begun is None else kind_of_file(Path(begun).expanduser())
+    more = (state["step"], run_name(config), state["history"])
+    return Trained(path, "checkpoint", config, classes, name, weights, *more, pruned=pruned)
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Tell a run's checkpoint by the names in its pickle, which is not run; what cannot be looked into by its name."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            pickle = archive.read(next(name for name in archive.namelist() if name.endswith("/data.pkl")))
+    except Exception:  # noqa: BLE001 (no file, no zip, a damaged one: zipfile meets it in a dozen ways)
+        return path.suffix == ".ckpt" or not path.exists()
+    return all(word in pickle for word in (b"schema", b"history", b"evaluation"))
+
+
+def _from_state_dict(path: Path, overrides: Sequence[str], *, trained: bool, config_dir: Path | None) -> Trained:
+    reading = read_weights(path, trained=trained)
+    keys = [text.partition("=")[0] for text in overrides]
+    problems = []
+    if "model" not in keys and "experiment" not in keys:
+        fix = "is a state dict, which does not say its architecture. Type model=resnet50 or what it is, and data=..., as for training."
+        problems.append(Problem("checkpoint", str(path), fix))
+    try:
+        config = load(overrides, config_dir=config_dir)
+    except ConfigError as error:
+        raise ConfigError("the configuration", [*problems, *error.problems]) from error
+    if problems:
+        raise ConfigError("the command line", problems)
+    count = classes_in(path, reading.state_dict, config.model)
+    if "experiment" not in keys:  # an experiment says how its images are prepared
+        more = prepared_as_published(published(config.model, path, count), config, keys)
+        if more:
+            config = load([*overrides, *more], config_dir=config_dir)
+    return Trained(path, "state_dict", config, None, reading.weights, reading.state_dict, None, None, (), num_classes=count)
+
+
+def prepared_as_published(known: Sequence[Preparation], config: Config, keys: Sequence[str]) -> list[str]:
+    """Return overrides that prepare images as a published model wants them, and say loudly which.
+
+    Only what nobody has said is replaced: keys that were typed stay, sizes where one of them was typed, and what the choice of data
+    has of its own.
+
+    Args:
+        known: what may be meant; several where the file does not tell.
+        config: as typed.
+        keys: that were typed.
+    """
+    if not known:
+        return []
+    if len(known) > 1:
+        several = "; ".join(f"{one.origin}: {one.resize_size}/{one.image_size} {one.interpolation}" for one in known)
+        logger.warning(f"the file does not tell which weights it holds ({several}). Type data.resize_size=... where that is wrong")
+        return []
+    (one,) = known
+    usual, now = load(["data=imagefolder"]).data, config.data
+    typed = {key.lstrip("+") for key in keys}
+    wanted: dict[str, Any] = {}
+    sizes = ("resize_size", "eval_image_size")
+    if not typed & {"data.resize_size", "data.eval_image_size", "data.image_size"} and all(
+        getattr(now, key) == getattr(usual, key) for key in sizes
+    ):
+        wanted |= {"resize_size": one.resize_size, "eval_image_size": one.image_size}
+    if one.interpolation in ("bilinear", "bicubic"):
+        wanted |= {"eval_interpolation": one.interpolation} if not typed & {"data.interpolation", "data.eval_interpolation"} else {}
+    else:
+        logger.warning(
+            f"{one.origin} wants {one.interpolation} interpolation, which is not to be had: {now.eval_interpolation} is used"
+        )
+    wanted |= {key: value for key, value in (("mean", list(one.mean)), ("std", list(one.std))) if f"data.{key}" not in typed}
+    if one.crop != "center":
+        logger.warning(f"{one.origin} wants crop mode {one.crop!r}, which is not to be had: the centre is cut")
+    changed = {
+        key: value
+        for key, value in wanted.items()
+        if getattr(now, key) == getattr(usual, key) and getattr(now, key) != (tuple(value) if isinstance(value, list) else value)
+    }
+    overrides = [f"data.{key}={str(value).replace(' ', '')}" for key, value in changed.items()]
+    if overrides:
+        which = "as the file is published" if one.certain else "the architecture's default: the file itself does not tell"
+        logger.warning(
+            f"images are prepared as {one.origin} wants it ({which}): {' '.join(overrides)}. Type other values to replace them"
+        )
+    return overrides
 
 
 def _from_folder(path: Path, overrides: Sequence[str]) -> Trained:
@@ -108,7 +229,7 @@ def _from_folder(path: Path, overrides: Sequence[str]) -> Trained:
     config = load_stored(description["config"], overrides)
     classes, weights = tuple(description["classes"]), description["weights"]
     more = (description["step"], description["run"], description["history"])
-    return Trained(path, "folder", config, classes, weights, state_dict, *more)
+    return Trained(path, "folder", config, classes, weights, state_dict, *more, pruned=kind_of_file(path / WEIGHTS_FILE))
 
 
 def evaluated_weights(config: Config, state: dict[str, Any], path: Path, *, trained: bool) -> tuple[str, dict[str, Tensor]]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from src.config import ConfigError, Problem
 from src.models.head import heads
 
-_WRAPPERS = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before a name
+WRAPPERS = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before a name
 _CONTAINERS = ("state_dict", "model")  # timm, Lightning, Composer; torchvision's references
 
 
@@ -33,7 +33,7 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], *, path: st
         ConfigError: if a name is missing, not of the model, or has another shape.
     """
     own = model.state_dict()
-    given = {_own_name(name, own): tensor for name, tensor in state_dict.items()}
+    given = {own_name(name, own): tensor for name, tensor in state_dict.items()}
     if getattr(model, "aux_logits", None) is False:
         given = {name: tensor for name, tensor in given.items() if name in own or not name.lower().startswith("aux")}
     counts = [name for name in own if name.endswith(".num_batches_tracked")]
@@ -68,50 +68,65 @@ def read_state_dict(path: Path) -> Mapping[str, Tensor]:
     Raises:
         ConfigError: if the file cannot be read, is of neither kind, or holds no state dict.
     """
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-    except OSError as error:
-        raise _unreadable(path, f"{error.strerror or error}. Give the path of a file of weights.") from error
-    if start[8:] == b"{":
-        return _read_safetensors(path)
-    if not start.startswith((b"PK", b"\x80")):
-        raise _unreadable(path, "is no file of torch.save or of safetensors.")
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling what is not tensors, or damaged: many types
-        first = str(error).strip().partition("\n")[0] or type(error).__name__
-        fix = f"cannot be read as tensors only ({first}). Save the state dict alone: torch.save(model.state_dict(), path)."
-        raise _unreadable(path, fix) from error
+    content = read_content(path)
     for container in _CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
             content = content[container]
             break
-    if not isinstance(content, Mapping) or not content or not all(isinstance(tensor, Tensor) for tensor in content.values()):
-        raise _unreadable(path, "holds no state dict, neither alone nor as 'state_dict' or 'model'.")
+    if not is_state_dict(content):
+        raise unreadable(path, "holds no state dict, neither alone nor as 'state_dict' or 'model'.")
     return {str(name): tensor for name, tensor in content.items()}
+
+
+def is_state_dict(content: object) -> bool:
+    """Return whether it is tensors by name, and at least one."""
+    return isinstance(content, Mapping) and bool(content) and all(isinstance(tensor, Tensor) for tensor in content.values())
+
+
+def read_content(path: Path) -> Any:
+    """Read all that stands in a file of PyTorch's or of safetensors', told by its content, onto the CPU. Runs no code from it.
+
+    Raises:
+        ConfigError: if the file cannot be read, or is of neither kind.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise unreadable(path, f"{error.strerror or error}. Give the path of a file of weights.") from error
+    if start[8:] == b"{":
+        return _read_safetensors(path)
+    if not start.startswith((b"PK", b"\x80")):
+        raise unreadable(path, "is no file of torch.save or of safetensors.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling what is not tensors, or damaged: many types
+        first = str(error).strip().partition("\n")[0] or type(error).__name__
+        fix = f"cannot be read as tensors only ({first}). Save the state dict alone: torch.save(model.state_dict(), path)."
+        raise unreadable(path, fix) from error
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
     try:
         from safetensors.torch import load_file
     except ImportError as error:
-        raise _unreadable(path, "is a safetensors file. Type: pip install safetensors") from error
+        raise unreadable(path, "is a safetensors file. Type: pip install safetensors") from error
     try:
         return load_file(path)
     except Exception as error:  # SafetensorError, which the stubs do not tell
-        raise _unreadable(path, f"is a damaged safetensors file ({error}).") from error
+        raise unreadable(path, f"is a damaged safetensors file ({error}).") from error
 
 
-def _unreadable(path: Path, fix: str) -> ConfigError:
+def unreadable(path: Path, fix: str) -> ConfigError:
+    """Return what to raise for a file of weights."""
     return ConfigError("the model", [Problem("model.weights", str(path), fix)])
 
 
-def _own_name(name: str, own: Mapping[str, Tensor]) -> str:
+def own_name(name: str, own: Mapping[str, Tensor]) -> str:
     """Take prefixes away until the model knows the name; a model may have a part called "module" itself."""
     shorter = name
     while shorter not in own:
-        prefix = next((prefix for prefix in _WRAPPERS if shorter.startswith(prefix)), None)
+        prefix = next((prefix for prefix in WRAPPERS if shorter.startswith(prefix)), None)
         if prefix is None:
             return shorter
         shorter = shorter.removeprefix(prefix)

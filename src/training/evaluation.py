@@ -1,6 +1,6 @@
 """Exact evaluation: every image of the split once, counts added over ranks, then one division."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from src.training.metrics import hits
 from src.training.precision import Precision
 
 Protocol = dict[str, str | int]
+Observer = Callable[[Batch, Tensor], None]  # gets each batch of this rank with its logits (N, K), before the next is asked for
 
 
 class EvalResult(NamedTuple):
@@ -46,6 +47,7 @@ def count(
     protocol: Protocol,
     device: torch.device,
     flip: bool,
+    observers: Sequence[Observer] = (),
 ) -> EvalResult:
     """Evaluate the unwrapped module, which is in evaluation mode, on this rank's batches. Every rank must call it.
 
@@ -58,15 +60,22 @@ def count(
     sums = torch.zeros(4, dtype=torch.float64, device=device)
     for batch in batches:
         with precision.autocast():
-            images = normalise(batch.images)
-            logits: Tensor = model(images)
-            mirrored: Tensor | None = model(images.flip(3)) if flip else None
-        if mirrored is not None:
-            logits = (logits.double() + mirrored.double()) / 2
+            logits = logits_of(model, normalise(batch.images), flip=flip)
         sums[0] += functional.cross_entropy(logits.double(), batch.labels, reduction="sum")
         sums[1:3] += hits(logits, batch.labels)
         sums[3] += len(batch.labels)
+        for observe in observers:
+            observe(batch, logits)
     loss, top1, top5, images = sum_over_ranks(sums).tolist()
     if round(images) != num_images:
         raise RuntimeError(f"evaluation counted {images:.0f} images, but the split has {num_images}")
     return EvalResult(loss / num_images, 100 * top1 / num_images, 100 * top5 / num_images, num_images, protocol)
+
+
+def logits_of(model: nn.Module, images: Tensor, *, flip: bool) -> Tensor:
+    """Return the logits (N, K) of normalised images; with flip in float64, the mean over an image and its mirror image."""
+    logits: Tensor = model(images)
+    if not flip:
+        return logits
+    mirrored: Tensor = model(images.flip(3))
+    return (logits.double() + mirrored.double()) / 2
