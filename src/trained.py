@@ -14,8 +14,8 @@ from src.config import Config, ConfigError, Problem, load, load_stored
 from src.config.identity import run_name
 from src.imagenet.wnids import imagenet_wnids, imagenet_words
 from src.model_folder import WEIGHTS_FILE, is_model_folder, read_model_folder
-from src.models.published import Preparation, published
 from src.models.pruned import Kind, fit_channels, kind_of_file
+from src.models.published import Preparation, published
 from src.models.readings import classes_in, in_words, read_weights
 from src.models.weights import load_weights
 from src.training.checkpoint_file import CheckpointError, load_file
@@ -159,7 +159,7 @@ def _from_state_dict(path: Path, overrides: Sequence[str], *, trained: bool, con
     keys = [text.partition("=")[0] for text in overrides]
     problems = []
     if "model" not in keys and "experiment" not in keys:
-        fix = "is a state dict, which does not say its architecture. Type model=resnet50 or what it is, and data=..., as for training."
+        fix = "is a state dict, which does not say its architecture. Type model=resnet50 or what it is, and data=... as in training."
         problems.append(Problem("checkpoint", str(path), fix))
     try:
         config = load(overrides, config_dir=config_dir)
