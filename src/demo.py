@@ -16,7 +16,7 @@ from src.config.cli import exit_with
 from src.config.demo import DemoOrder, load_demo
 from src.config.overrides import CONF_DIR
 
-EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 
 
 class _TerminatedError(KeyboardInterrupt):
@@ -30,14 +30,13 @@ def main(arguments: Sequence[str]) -> int:
         order = parse(arguments)
         from src.demo_page.serving import show
 
-        show(order)
+        return show(order)
     except ConfigError as error:
         exit_with(error)
     except _TerminatedError:
         return EXIT_TERMINATED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    return 0
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -13,10 +13,11 @@ from src.demo_page import server
 from src.demo_page.about import about, examples
 from src.demo_page.answering import TrainedAnswers
 from src.demo_page.space import write_space
-from src.demo_page.words import Limits
+from src.demo_page.words import About, Limits
+from src.exporting.check import ExportError
 from src.session import device_name, joined
 from src.tracking.console import say_result
-from src.trained import open_trained
+from src.trained import Trained, open_trained
 
 _MIB = 2**20
 
@@ -34,8 +35,8 @@ def limits_of(demo: DemoConfig) -> Limits:
     )
 
 
-def show(order: DemoOrder) -> None:
-    """Serve until told to end (KeyboardInterrupt after Ctrl-C), or write a Space.
+def show(order: DemoOrder) -> int:
+    """Serve until told to end (KeyboardInterrupt after Ctrl-C), or write a Space. Returns the exit code.
 
     Raises:
         ConfigError: with what to type instead.
@@ -49,10 +50,7 @@ def show(order: DemoOrder) -> None:
         raise ConfigError("the checkpoint", [Problem("checkpoint", order.checkpoint, fix)])
     said = about(trained, demo.title)
     if demo.space is not None:
-        wanted = "none" if demo.examples == "auto" else demo.examples
-        folder = write_space(trained, said, limits, examples(trained.config, wanted, limits), Path(demo.space).expanduser())
-        say_result(json.dumps({"status": "finished", "space": str(folder)}))
-        return
+        return _write(trained, said, demo, limits)
     with joined(trained.config) as place:
         answering = TrainedAnswers(trained, place, limits.max_pixels)
         shown = examples(trained.config, demo.examples, limits)
@@ -67,6 +65,20 @@ def show(order: DemoOrder) -> None:
             say_result(json.dumps({"status": "serving", "url": url, "host": host, "port": port}))
 
         server.run(said, limits, answering, shown, taken, framed_by="'none'", ready=ready)
+    return 0
+
+
+def _write(trained: Trained, said: About, demo: DemoConfig, limits: Limits) -> int:
+    assert demo.space is not None
+    wanted = "none" if demo.examples == "auto" else demo.examples
+    shown = examples(trained.config, wanted, limits)
+    try:
+        written = write_space(trained, said, limits, shown, Path(demo.space).expanduser())
+    except ExportError as error:
+        logger.error(f"{error}")
+        return 1
+    say_result(json.dumps({"status": "finished", **written}))
+    return 0
 
 
 def _require_gradio() -> None:
