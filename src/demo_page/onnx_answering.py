@@ -1,6 +1,6 @@
 """A Space's model: ONNX Runtime on the CPU behind Pillow and numpy. No torch, nothing of the project.
 
-Evaluation resizes with torch, this with Pillow. Both are antialiased and work on uint8, but round otherwise: of the 30 million values
+Evaluation resizes with torch, this with Pillow. Both antialias and work on uint8, but round otherwise: of the 30 million values
 of 200 ImageNet photographs 0.16 % differ by one grey level (bilinear), 0.34 % by one and ten values by two (bicubic). A test holds
 these bounds, 1 and 2. Where nothing is resized, the pixels are equal.
 """
