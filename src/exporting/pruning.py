@@ -73,11 +73,12 @@ def prune_weights(model: nn.Module, share: float) -> None:
     All of `prunable` takes part, first and last layer included; norms and biases do not.
 
     Args:
-        model: changed in place.
+        model: changed in place; its weights are laid out plainly then.
         share: of these weights, in (0, 1).
     """
     from torch.nn.utils import prune
 
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # torch's function cannot flatten others
     owned = [name.rpartition(".") for name in prunable(model)]
     parts = [(model.get_submodule(path), own) for path, _, own in owned]
     prune.global_unstructured(parts, pruning_method=prune.L1Unstructured, amount=share)
