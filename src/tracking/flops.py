@@ -23,10 +23,10 @@ def forward_flops(model: nn.Module, image_size: int) -> float:
     Raises:
         Exception: whatever the model raises for such an image.
     """
-    try:
-        return _count(_twin(model, torch.device("meta")), image_size, torch.device("meta"))
-    except Exception:  # noqa: BLE001 (whatever a model's own code raises)
-        with torch.random.fork_rng(devices=()):
+    with torch.random.fork_rng(devices=()):
+        try:
+            return _count(_twin(model, torch.device("meta")), image_size, torch.device("meta"))
+        except Exception:  # noqa: BLE001 (whatever a model's own code raises)
             return _count(_twin(model, torch.device("cpu")), image_size, torch.device("cpu"))
 
 

@@ -103,6 +103,13 @@ def test_lines_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
     assert captured.out == ""
 
 
+def test_how_well_the_gpu_is_used_stands_in_the_line_where_it_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = tracker(start_console(speaks=True))
+    shown.log(WINDOW._replace(values={**WINDOW.values, "time/mfu": 0.412, "gpu/utilisation": 0.97, "gpu/power_watts": 300.0}))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("12,346 images/s  waiting 12%  MFU 41%  GPU 97%")
+
+
 def test_the_table_has_one_header_and_a_row_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     shown = tracker(start_console(speaks=True))
     shown.log(Record("epoch", 100, 0, TRAINED))
