@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from src.config import Config
+from src.config.demo import DemoConfig
 from src.config.lr_finder import FinderConfig
 from src.config.prepare import PrepareConfig
 from src.config.problems import choice_key, parts_of
@@ -59,6 +60,7 @@ READS = reads(file for file in SRC.rglob("*.py") if SRC / "config" not in file.p
 COMMANDS: dict[type[BaseModel], tuple[str, set[tuple[str, str]]]] = {
     PrepareConfig: ("config", reads([SRC / "prepare.py", *(SRC / "imagenet").rglob("*.py")])),
     WriterConfig: ("writer", reads([SRC / "ffcv_writer.py"])),
+    DemoConfig: ("demo", reads([SRC / "config" / "demo.py", *(SRC / "demo_page").rglob("*.py")])),
     FinderConfig: ("finder", reads([SRC / "lr_finder.py", SRC / "lr_search.py", SRC / "config" / "lr_finder.py"])),
 }
 COMMANDS_KEYS = [(command, key) for command in COMMANDS for key in command.model_fields]
