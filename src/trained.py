@@ -15,7 +15,7 @@ from src.config.identity import run_name
 from src.imagenet.wnids import imagenet_wnids, imagenet_words
 from src.model_folder import WEIGHTS_FILE, is_model_folder, read_model_folder
 from src.models.pruned import Kind, fit_channels, kind_of_file
-from src.models.published import Preparation, published
+from src.models.published import prepared_as_published, published
 from src.models.readings import classes_in, in_words, read_weights
 from src.models.weights import load_weights
 from src.training.checkpoint_file import CheckpointError, load_file
@@ -47,6 +47,7 @@ class Trained(NamedTuple):
     run: str | None
     history: Sequence[dict[str, Any]]
     num_classes: int | None = None  # that the weights tell apart; None: as many as there are classes
+    notes: tuple[str, ...] = ()  # what whoever uses it must be told: build_trained does
     pruned: Kind | None = None  # as far as it is known
 
 
@@ -92,6 +93,8 @@ def build_trained(trained: Trained, precision: Precision, device: torch.device, 
     Raises:
         ConfigError: if the weights are of another model, or tell another number of classes apart.
     """
+    for note in trained.notes:  # not when it was opened: there was no console yet
+        logger.warning(note)
     count = trained.num_classes if trained.classes is None else len(trained.classes)
     if count is None or (num_classes is not None and num_classes != count):
         raise other_number(trained, count, num_classes)
@@ -159,7 +162,7 @@ def _from_state_dict(path: Path, overrides: Sequence[str], *, trained: bool, con
     keys = [text.partition("=")[0] for text in overrides]
     problems = []
     if "model" not in keys and "experiment" not in keys:
-        fix = "is a state dict, which does not say its architecture. Type model=resnet50 or what it is, and data=... as in training."
+        fix = "is a state dict, which does not say its architecture. Type model=resnet50, or what it is, and data=... too."
         problems.append(Problem("checkpoint", str(path), fix))
     try:
         config = load(overrides, config_dir=config_dir)
@@ -168,60 +171,13 @@ def _from_state_dict(path: Path, overrides: Sequence[str], *, trained: bool, con
     if problems:
         raise ConfigError("the command line", problems)
     count = classes_in(path, reading.state_dict, config.model)
+    notes: list[str] = []
     if "experiment" not in keys:  # an experiment says how its images are prepared
-        more = prepared_as_published(published(config.model, path, count), config, keys)
-        if more:
-            config = load([*overrides, *more], config_dir=config_dir)
-    return Trained(path, "state_dict", config, None, reading.weights, reading.state_dict, None, None, (), num_classes=count)
-
-
-def prepared_as_published(known: Sequence[Preparation], config: Config, keys: Sequence[str]) -> list[str]:
-    """Return overrides that prepare images as a published model wants them, and say loudly which.
-
-    Only what nobody has said is replaced: keys that were typed stay, sizes where one of them was typed, and what the choice of data
-    has of its own.
-
-    Args:
-        known: what may be meant; several where the file does not tell.
-        config: as typed.
-        keys: that were typed.
-    """
-    if not known:
-        return []
-    if len(known) > 1:
-        several = "; ".join(f"{one.origin}: {one.resize_size}/{one.image_size} {one.interpolation}" for one in known)
-        logger.warning(f"the file does not tell which weights it holds ({several}). Type data.resize_size=... where that is wrong")
-        return []
-    (one,) = known
-    usual, now = load(["data=imagefolder"]).data, config.data
-    typed = {key.lstrip("+") for key in keys}
-    wanted: dict[str, Any] = {}
-    sizes = ("resize_size", "eval_image_size")
-    if not typed & {"data.resize_size", "data.eval_image_size", "data.image_size"} and all(
-        getattr(now, key) == getattr(usual, key) for key in sizes
-    ):
-        wanted |= {"resize_size": one.resize_size, "eval_image_size": one.image_size}
-    if one.interpolation in ("bilinear", "bicubic"):
-        wanted |= {"eval_interpolation": one.interpolation} if not typed & {"data.interpolation", "data.eval_interpolation"} else {}
-    else:
-        logger.warning(
-            f"{one.origin} wants {one.interpolation} interpolation, which is not to be had: {now.eval_interpolation} is used"
-        )
-    wanted |= {key: value for key, value in (("mean", list(one.mean)), ("std", list(one.std))) if f"data.{key}" not in typed}
-    if one.crop != "center":
-        logger.warning(f"{one.origin} wants crop mode {one.crop!r}, which is not to be had: the centre is cut")
-    changed = {
-        key: value
-        for key, value in wanted.items()
-        if getattr(now, key) == getattr(usual, key) and getattr(now, key) != (tuple(value) if isinstance(value, list) else value)
-    }
-    overrides = [f"data.{key}={str(value).replace(' ', '')}" for key, value in changed.items()]
-    if overrides:
-        which = "as the file is published" if one.certain else "the architecture's default: the file itself does not tell"
-        logger.warning(
-            f"images are prepared as {one.origin} wants it ({which}): {' '.join(overrides)}. Type other values to replace them"
-        )
-    return overrides
+        wanted, notes = prepared_as_published(published(config.model, path, count), config, keys)
+        if wanted:
+            config = load([*overrides, *wanted], config_dir=config_dir)
+    weights, state_dict = reading
+    return Trained(path, "state_dict", config, None, weights, state_dict, None, None, (), num_classes=count, notes=tuple(notes))
 
 
 def _from_folder(path: Path, overrides: Sequence[str]) -> Trained:

@@ -6,12 +6,15 @@ was only downloaded is known by its content.
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
+from src.config import Config, load
+from src.config.data import Interpolation
 from src.config.model import ModelConfig, TimmModel, TorchvisionModel
 
+_KEYS = ("resize_size", "eval_image_size", "eval_interpolation", "mean", "std")  # of data
 _DIGEST = re.compile(r"-([0-9a-f]{8})\.(?:pth|pt|safetensors)(?:\?.*)?$")
 
 
@@ -64,6 +67,51 @@ def published(config: ModelConfig, path: Path, num_classes: int) -> list[Prepara
         return [known[0][1]]
     different = {preparation[2:]: preparation for _, preparation in reversed(known)}
     return [*reversed(different.values())]
+
+
+def prepared_as_published(known: Sequence[Preparation], config: Config, keys: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return overrides that prepare images as a published model wants them, and what to tell about it.
+
+    Only what nobody has said is replaced: keys that were typed stay, sizes where one of them was typed, and what the choice of data
+    has of its own.
+
+    Args:
+        known: what may be meant; several where the file does not tell.
+        config: as typed.
+        keys: that were typed.
+    """
+    if not known:
+        return [], []
+    now = config.data
+    if len(known) > 1:
+        several = "; ".join(f"{one.origin}: {one.resize_size}/{one.image_size} {one.interpolation}" for one in known)
+        used = f"{now.resize_size}/{now.eval_image_size} {now.eval_interpolation}"
+        return [], [f"the file is none of the published ones ({several}); {used} is used, unless data.resize_size=... is typed"]
+    (one,) = known
+    usual = load(["data=imagefolder"]).data
+    typed = {key.lstrip("+").removeprefix("data.") for key in keys}
+    said = {key for key in _KEYS if key in typed or getattr(now, key) != getattr(usual, key)}
+    if said & {"resize_size", "eval_image_size"} or "image_size" in typed:
+        said |= {"resize_size", "eval_image_size"}
+    if "interpolation" in typed:
+        said.add("eval_interpolation")
+    notes = []
+    if one.interpolation not in get_args(Interpolation):
+        notes.append(f"{one.origin} wants {one.interpolation}, which is not to be had: {now.eval_interpolation} is used")
+        said.add("eval_interpolation")
+    if one.crop != "center":
+        notes.append(f"{one.origin} wants crop mode {one.crop!r}, which is not to be had: the centre is cut")
+    values = dict(zip(_KEYS, (one.resize_size, one.image_size, one.interpolation, one.mean, one.std), strict=True))
+    changed = {key: value for key, value in values.items() if key not in said and value != getattr(now, key)}
+    overrides = [f"data.{key}={_as_typed(value)}" for key, value in changed.items()]
+    if overrides:
+        which = "as the file is published" if one.certain else "the architecture's default, for the file does not tell"
+        notes.append(f"images are prepared as {one.origin} wants it ({which}): {' '.join(overrides)}. Typed values replace these")
+    return overrides, notes
+
+
+def _as_typed(value: object) -> str:
+    return f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
 
 
 def _of_torchvision(arch: str, num_classes: int) -> Iterator[tuple[str | None, Preparation]]:
