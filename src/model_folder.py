@@ -31,6 +31,7 @@ from torch import Tensor
 
 from src.config import ConfigError, Problem
 from src.files import write_atomically
+from src.models.pruned import METADATA_KEY, Kind
 from src.models.weights import read_state_dict
 
 FORMAT, VERSION = "imagenet-trainer", 1
@@ -98,12 +99,13 @@ def write_description(path: Path, description: Mapping[str, Any]) -> None:
     write_atomically(path / CONFIG_FILE, f"{text}\n".encode())
 
 
-def write_weights(path: Path, state_dict: Mapping[str, Tensor]) -> None:
+def write_weights(path: Path, state_dict: Mapping[str, Tensor], *, pruned: Kind | None = None) -> None:
     """Write model.safetensors, and read it back.
 
     Args:
         path: the folder.
         state_dict: by name, of any layout; tensors that share memory are written twice.
+        pruned: how; the file says it, and training goes on from it accordingly.
 
     Raises:
         OSError: if what was read back is not the same, bit for bit.
@@ -112,7 +114,9 @@ def write_weights(path: Path, state_dict: Mapping[str, Tensor]) -> None:
 
     # A copy each: safetensors refuses tensors that share memory, and those that are not laid out plainly.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
-    write_atomically(path / WEIGHTS_FILE, save(plain, metadata={"format": "pt"}))
+    write_atomically(
+        path / WEIGHTS_FILE, save(plain, metadata={"format": "pt"} | ({} if pruned is None else {METADATA_KEY: pruned}))
+    )
     found = read_state_dict(path / WEIGHTS_FILE)
     if found.keys() != plain.keys() or not all(_same_bits(found[name], plain[name]) for name in plain):
         raise OSError(f"{path / WEIGHTS_FILE} does not hold what was written: is the disk in order?")

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator
 
 from src.config.door import STAGE, load_keys
 from src.config.errors import ConfigError, Problem
-from src.config.fields import Count, CountOrZero, Flag, InsideUnit, Positive, Strict, Text
+from src.config.fields import Count, CountOrZero, Flag, InsideUnit, NonNegative, Positive, Strict, Text
 
 FormatName = Literal["safetensors", "torch_export", "onnx", "int8"]
 _AS_TYPED = ("checkpoint", "target", "formats", "license")
@@ -36,7 +36,8 @@ class ExportKeys(Strict):
     prune: InsideUnit | None
     prune_kind: Literal["unstructured", "channels"]
     finetune_epochs: CountOrZero
-    finetune_lr: Positive
+    finetune_lr: Positive | None
+    max_drop: NonNegative
 
 
 def load_export(overrides: Sequence[str]) -> tuple[ExportKeys, list[str]]:

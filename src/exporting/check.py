@@ -169,6 +169,24 @@ def require_close(name: str, found: Comparison, *, most: float) -> None:
         raise ExportError(_too_far(name, found, f"{found.images:,} images", most))
 
 
+def require_kept(name: str, lost: float, *, most: float) -> None:
+    """Refuse what costs too much accuracy.
+
+    Args:
+        name: of what was done to the model.
+        lost: points of top-1.
+        most: that may be lost.
+
+    Raises:
+        ExportError: with the loss.
+    """
+    if not lost <= most:
+        advice = "Train on for longer (finetune_epochs)" if name == "pruning" else "Leave int8 out of formats"
+        raise ExportError(
+            f"{name} costs {lost:.3f} points of top-1; max_drop={most:g} is allowed. Nothing was exported. {advice}, or allow more."
+        )
+
+
 def _too_far(name: str, found: Comparison, where: str, most: float) -> str:
     return (
         f"{name}: a logit differs by {found.max_difference:.3g} from the model's, on {where}; max_difference={most:g} is allowed. "

@@ -12,6 +12,7 @@ from src.build import evaluate_model
 from src.build_model import build_live_model, memory_format
 from src.config import Config, ConfigError, Problem
 from src.config.identity import run_dir
+from src.exporting.about import title_of
 from src.exporting.finetune import STAGE, finetune, finetune_config, put_weights
 from src.exporting.pruning import Size, prune_channels, prune_weights, pruned_file, size_of
 from src.exporting.speed import speeds
@@ -64,7 +65,7 @@ def prune_trained(trained: Trained, asked: Pruning, place: Place) -> tuple[Train
     if trained.pruned is not None:
         fix = f"these weights are pruned already ({trained.pruned}). Give the run that they were pruned from."
         raise ConfigError(STAGE, [Problem("prune", asked.share, fix)])
-    name = f"{trained.run or trained.path.stem}-{asked.kind}-{asked.share:g}"
+    name = pruned_name(title_of(trained), asked.kind, asked.share)
     tuned = finetune_config(config, name=name, epochs=max(1, asked.epochs), lr=asked.lr)
     with preflight(tuned, place, open_sources) as ready:
         classes = ready.train.classes
@@ -101,13 +102,18 @@ def prune_trained(trained: Trained, asked: Pruning, place: Place) -> tuple[Train
     return made, told
 
 
+def pruned_name(title: str, kind: Kind, share: float) -> str:
+    """Return the name of the run that trains a pruned model on, and of its export."""
+    return f"{title}-{kind}-{share:g}"
+
+
 def _pruned(whole: nn.Module, asked: Pruning, image: Tensor, config: Config, *, num_classes: int) -> nn.Module:
     if asked.kind == "channels":
         build = partial(build_live_model, config, choose_precision("fp32", _CPU), _CPU, num_classes=num_classes)
         return prune_channels(whole, asked.share, image, build)
     smaller = copy.deepcopy(whole)
     prune_weights(smaller, asked.share)
-    return smaller.to(memory_format=memory_format(config))  # type: ignore[call-overload]
+    return smaller.to(memory_format=memory_format(config))
 
 
 def _measured(config: Config, place: Place, model: nn.Module, ready: Ready, weights: str) -> EvalResult:

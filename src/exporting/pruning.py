@@ -78,7 +78,7 @@ def prune_weights(model: nn.Module, share: float) -> None:
     """
     from torch.nn.utils import prune
 
-    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # torch's function cannot flatten others
+    model.to(memory_format=torch.contiguous_format)  # torch's function cannot flatten others
     owned = [name.rpartition(".") for name in prunable(model)]
     parts = [(model.get_submodule(path), own) for path, _, own in owned]
     prune.global_unstructured(parts, pruning_method=prune.L1Unstructured, amount=share)

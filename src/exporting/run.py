@@ -16,15 +16,19 @@ from src.config import Config, ConfigError, Problem
 from src.config.data import SUBSET_SIZES, DataConfig
 from src.config.export import ExportKeys
 from src.exporting.about import describe, title_of
+from src.exporting.calibration import calibration_of
 from src.exporting.card import model_card
-from src.exporting.check import Compared, ExportError, Runs, compare, require_batch_sizes, require_close
+from src.exporting.check import Compared, ExportError, Runs, compare, require_batch_sizes, require_close, require_kept
 from src.exporting.folder import new_folder, require_free
 from src.exporting.images import batches_of, first_of
+from src.exporting.int8 import write_int8
 from src.exporting.onnx_file import opset_of, write_program_as_onnx
 from src.exporting.onnx_runtime import open_onnx
 from src.exporting.program import export_program, read_program, run_program, write_program
+from src.exporting.prune_run import Pruning, prune_trained, pruned_name
 from src.exporting.speed import speeds
 from src.files import write_atomically
+from src.machine import cpus_per_rank
 from src.model_folder import WEIGHTS_FILE, write_description, write_weights
 from src.session import Place, joined, open_val
 from src.tracking.progress import counting
@@ -57,17 +61,22 @@ def export(keys: ExportKeys, others: Sequence[str]) -> dict[str, Any]:
     assert keys.checkpoint is not None, "seen to at the door"
     _require_packages(keys)
     trained = open_trained(Path(keys.checkpoint), others, trained=keys.weights == "trained")
-    target = Path(keys.target).expanduser() if keys.target is not None else Path("exports", title_of(trained))
+    title = title_of(trained) if keys.prune is None else pruned_name(title_of(trained), keys.prune_kind, keys.prune)
+    target = Path(keys.target).expanduser() if keys.target is not None else Path("exports", title)
     require_free(target, overwrite=keys.overwrite)
     with joined(trained.config) as place:
         if place.world.size > 1:
             fix = "exporting is the work of one process. Type python -m src.export, without torchrun."
             raise ConfigError("the world size", [Problem("world size", place.world.size, fix)])
-        source = None
+        source, pruning = None, None
+        if keys.prune is not None:
+            asked = Pruning(keys.prune, keys.prune_kind, keys.finetune_epochs, keys.finetune_lr, keys.latency)
+            trained, pruning = prune_trained(trained, asked, place)
+            require_kept("pruning", pruning["lost_points"], most=keys.max_drop)
         if keys.check_images != 0 or trained.classes is None:
             source, trained = _open_images(keys, trained, place)
         with new_folder(target, overwrite=keys.overwrite) as folder:
-            result = _fill(folder, keys, trained, source, place)
+            result = _fill(folder, keys, trained, source, place) | ({} if pruning is None else {"pruning": pruning})
     logger.info(f"{target} is made and checked")
     checkpoint = {"status": "finished", "checkpoint": str(trained.path), "target": str(target), "run": trained.run}
     return {**checkpoint, "step": trained.step, "weights": trained.weights, **result, "seconds": round(time.monotonic() - start, 1)}
@@ -109,12 +118,16 @@ def _fill(folder: Path, keys: ExportKeys, trained: Trained, source: Source | Non
     logger.info(f"{title_of(trained)}: {trained.weights} weights of step {trained.step}")
     eager = _eager(model)
     forms = _write_formats(folder, keys, trained, model)
+    quantised = _write_int8(folder, keys, config, forms, place) if "int8" in keys.formats else {}
     result: dict[str, Any] = {
+        "pruned": trained.pruned,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "formats": {
             name: {"file": file, "bytes": _size(folder, file)} for name, file in _FILES.items() if (folder / file).exists()
         },
     }
+    if quantised:
+        result["formats"]["int8"] |= quantised
     if "onnx" in forms:
         result["opset"] = opset_of(folder / _FILES["onnx"])
     result["check"] = _check(keys, config, eager, forms, source, place, result["formats"])
@@ -135,7 +148,7 @@ def _write_formats(folder: Path, keys: ExportKeys, trained: Trained, model: nn.M
     """Write every format that is wanted, and open those that run by themselves."""
     forms: dict[str, Runs] = {}
     if "safetensors" in keys.formats:
-        write_weights(folder, trained.state_dict)
+        write_weights(folder, trained.state_dict, pruned=trained.pruned)
     if set(keys.formats) <= {"safetensors"}:
         return forms
     logger.info("tracing the model")
@@ -147,6 +160,18 @@ def _write_formats(folder: Path, keys: ExportKeys, trained: Trained, model: nn.M
         write_program_as_onnx(program, folder / _FILES["onnx"])
         forms["onnx"] = open_onnx(folder / _FILES["onnx"], threads=torch.get_num_threads())
     return forms
+
+
+def _write_int8(folder: Path, keys: ExportKeys, config: Config, forms: dict[str, Runs], place: Place) -> dict[str, Any]:
+    """Quantise the ONNX file from training images. Returns how."""
+    threads = torch.get_num_threads()
+    with counting(place.console, "reading image headers") as progress:
+        images = calibration_of(config, keys.calibration_images, threads=2 * cpus_per_rank(place.world), progress=progress)
+    logger.info(f"int8: ranges from {images.ranges.images:,} training images")
+    path = folder / _FILES["int8"]
+    how = write_int8(folder / _FILES["onnx"], path, images.ranges, images.held_out, threads=threads)
+    forms["int8"] = open_onnx(path, threads=threads)
+    return {"calibration": str(how.way), "calibration_images": how.images, "tried": how.tried}
 
 
 def _check(
@@ -176,6 +201,10 @@ def _check(
         if name in exact:
             require_close(name, form, most=keys.max_difference)
         _tell(name, compared)
+        if name not in exact and compared.labelled:
+            lost = 100 * (compared.model.hits[0] - form.hits[0]) / form.images
+            formats[name]["lost_points"] = lost
+            require_kept(name, lost, most=keys.max_drop)
     told: dict[str, Any] = {"images": compared.model.images, "real": real, "all": real and _is_whole(keys, config.data)}
     told |= {"batch_sizes": list(BATCH_SIZES), "smallest_margin": compared.smallest_margin}
     return told | {"model": compared.model.figures(labelled=compared.labelled)}
