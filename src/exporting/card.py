@@ -38,9 +38,9 @@ def model_card(title: str, description: Mapping[str, Any], result: Mapping[str, 
         license_name: as Hugging Face spells it.
     """
     front = yaml.safe_dump(_metadata(title, description, result, license_name), sort_keys=False, allow_unicode=True, width=1000)
-    parts = [f"---\n{front}---\n\n# {title}\n"]
+    parts = [f"---\n{front}---\n\n# {title}"]
     for section in (_what, _figures, _use, _files, _training, _limits):
-        parts.append("\n".join(section(description, result)))
+        parts.append("\n".join(section(description, result)).strip())
     if license_name == "unknown":
         parts.append("The license of these weights was not stated when they were exported.")
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -143,7 +143,7 @@ def _use(description: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[
     if lines is None:
         yield "These files are read by the project that wrote them: `python -m src.evaluate checkpoint=<this folder>`."
         return
-    code = "\n".join([*lines, "", *preprocess_lines(description)])
+    code = "\n".join([*lines, "", *(line for line in preprocess_lines(description) if line not in lines or not line)])
     yield f"No code of the project that trained it is needed:\n\n```python\n{code}\n```"
     if "/" not in description["architecture"] and description["pretrained_cfg"].get("classifier"):
         yield "\ntimm reads the folder as well: `timm.create_model('local-dir:<this folder>', pretrained=True)`."
@@ -161,7 +161,7 @@ def _files(description: Mapping[str, Any], result: Mapping[str, Any]) -> Iterato
             yield f"- `{name}`: {what}"
     opset = f" The ONNX file is of opset {result['opset']}." if "opset" in result else ""
     shape = " x ".join(str(side) for side in description["input"]["shape"])
-    yield f"\nEvery format takes `images`, float32, {shape}, normalised as below or in config.json, and gives `logits`.{opset}"
+    yield f"\nEvery format takes `images`, float32, {shape}, prepared as above, and gives `logits`.{opset}"
 
 
 def _training(description: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[str]:
