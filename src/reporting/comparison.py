@@ -11,6 +11,7 @@ from src.reporting.statistics import Summary, Test, holm, paired, summarise, wel
 Verdict = Literal["more than seed noise", "not more than seed noise", "cannot be told", "not comparable"]
 _FIELDS = ("split", "subset", "images", "resize_size", "image_size", "crop", "interpolation", "engine", "weights")
 _FLIP = "test_time_augmentation"
+_HAIR = 0.005  # points that two digits do not show
 _ENOUGH = 5  # seeds a group that are worth having
 
 
@@ -116,16 +117,17 @@ def _judge(pair: _Pair, baseline: Group, p: float | None, count: int, config: Re
         return Comparison(group.name, baseline.name, "cannot be told", headline, (*say, *allowed), first, second, None, None, None)
     told = p < 1 - config.confidence
     verdict: Verdict = "more than seed noise" if told else "not more than seed noise"
-    direction = "better" if test.difference > 0 else "worse"
-    size = f"{abs(test.difference):.2f} points {direction} than {baseline.name} ({first.mean:.2f} against {second.mean:.2f} %)"
-    if told:
-        headline = f"{group.name} is {size}, and that is more than seed noise (p = {_p(p)})."
-    else:
-        headline = f"{group.name} is {size}, and seeds alone can make that (p = {_p(p)}): no difference is shown."
-    say = [*_explain(test, p, count, told=told, config=config), *_shown_by(test, first, second, told=told, config=config)]
+    beside = f"{baseline.name} ({first.mean:.2f} against {second.mean:.2f} %)"
+    size = f"is {abs(test.difference):.2f} points {'better' if test.difference > 0 else 'worse'} than {beside}"
+    if abs(test.difference) < _HAIR:
+        size = f"differs by less than 0.01 points from {beside}"
+    noise = f"that is more than seed noise (p = {_p(p)})" if told else f"seeds alone can make that (p = {_p(p)})"
+    headline = f"{group.name} {size}, and {noise}{'' if told else ': no difference is shown'}."
+    say = [*allowed, *_size(test, first, second, count, told=told, config=config), _used(test), _meaning(test, p, count, config)]
+    say.append(_checked(test, told=told, config=config))
     if pair.other is not None:
         say.append(f"Without the pairs, Welch's t-test says p = {_p(pair.other.p)}.")
-    say += [*_limits(group, baseline, config), *allowed]
+    say += _limits(group, baseline, config)
     return Comparison(group.name, baseline.name, verdict, headline, tuple(say), first, second, test, p, pair.other)
 
 
@@ -147,50 +149,55 @@ def _untold(pair: _Pair, baseline: Group) -> tuple[str, list[str]]:
     return headline, [same, "Look whether their seeds really differ."]
 
 
-def _explain(test: Test, p: float, count: int, *, told: bool, config: ReportConfig) -> list[str]:
-    if test.kind == "paired":
-        why = (
-            f"Used: a paired t-test, because both groups have the same {round(test.df) + 1} seeds: each run is compared with the "
-            "one of its seed, which saw the images in the same order."
-        )
-    else:
-        why = (
-            f"Used: Welch's t-test ({test.df:.1f} degrees of freedom), because the groups do not have the same seeds; "
-            "it lets their noise differ."
-        )
-    often = f"{100 * p:.1f} %" if p >= 0.001 else "fewer than 0.1 %"
-    meaning = (
-        f"p = {_p(p)} means: if the two were equally good, {often} of such comparisons would show a difference as large as this by "
-        f"the luck of the seeds. Below {1 - config.confidence:g} it counts as more than luck."
-    )
-    if count > 1:
-        meaning += f" It is adjusted for {count} comparisons (Holm); by itself it would be {_p(test.p)}."
+def _size(test: Test, first: Summary, second: Summary, count: int, *, told: bool, config: ReportConfig) -> list[str]:
+    """Say how large the difference may be, how large that is beside the noise, and which so few runs would find."""
     between = f"between {test.low:+.2f} and {test.high:+.2f} points"
-    interval = f"With {100 * config.confidence:g} % confidence the true difference lies {between}."
+    interval = f"With {100 * config.confidence:g} % confidence the true difference lies {between}"
+    interval += " (each comparison by itself)." if count > 1 else "."
     if not told:
-        interval += " That it is not shown does not mean that there is none."
-    return [why, meaning, interval]
-
-
-def _shown_by(test: Test, first: Summary, second: Summary, *, told: bool, config: ReportConfig) -> list[str]:
-    """Say how large it is beside the noise, what so few runs can show, and what the exact test says."""
+        interval += " That none is shown does not mean that there is none."
     noise = "the deviation of the differences" if test.kind == "paired" else "the deviation between seeds"
     name = "d" if test.kind == "paired" else "Hedges' g"
     size = f"It is {abs(test.effect):.1f} times {noise} ({name} = {test.effect:.2f})."
-    runs = f"{first.n} and {second.n} runs with these deviations"
-    reach = (
-        f"What n can show: {runs} find a true difference of {test.detectable:.2f} points with a probability of {config.power:.0%}; "
-        "a smaller one would mostly be missed."
+    runs = f"{first.n} pairs" if test.kind == "paired" else f"{first.n} and {second.n} runs"
+    if math.isnan(test.detectable):
+        return [interval, size, f"What n can show: hardly anything, from {runs}."]
+    found = f"find a true difference of {test.detectable:.2f} points in {100 * config.power:g} % of such comparisons"
+    return [interval, size, f"What n can show: {runs} with these deviations {found}, and a smaller one more seldom."]
+
+
+def _used(test: Test) -> str:
+    if test.kind == "paired":
+        return (
+            f"Used: a paired t-test, because both groups have the same {round(test.df) + 1} seeds: each run is compared with the "
+            "one of its seed, which saw the images in the same order."
+        )
+    return (
+        f"Used: Welch's t-test ({test.df:.1f} degrees of freedom), because there are no pairs of runs with the same seeds; it lets "
+        "the noise of the two groups differ."
     )
+
+
+def _meaning(test: Test, p: float, count: int, config: ReportConfig) -> str:
+    often = f"{100 * test.p:.1f} %" if test.p >= 0.001 else "fewer than 0.1 %"
+    text = f"If the two were equally good, {often} of such comparisons would show a difference as large as this by the luck of the "
+    text += f"seeds: that is p = {_p(test.p)}."
+    if count > 1:
+        text += f" Among {count} comparisons luck has more chances: adjusted for that (Holm), p = {_p(p)}."
+    return f"{text} Below {1 - config.confidence:.4g} it counts as more than luck."
+
+
+def _checked(test: Test, *, told: bool, config: ReportConfig) -> str:
+    """Say what the exact test says of the same question."""
     exact = test.permutation
     ways = "giving each difference either sign" if test.kind == "paired" else "dealing the same figures out in two groups"
     looked = f"all {exact.splits:,} ways" if exact.exact else f"a sample of the {exact.splits:,} ways"
     check = f"Check without any assumption of a normal distribution, {looked} of {ways}: p = {_p(exact.p)}."
     if exact.smallest >= 1 - config.confidence:
-        check += f" So few runs cannot get below {_p(exact.smallest)} there, so it can confirm nothing."
-    elif told != (exact.p < 1 - config.confidence):
-        check += " The two do not agree: take the result with care, and train more seeds."
-    return [size, reach, check]
+        return f"{check} So few runs cannot get below {_p(exact.smallest)} there, so it can confirm nothing."
+    if told != (exact.p < 1 - config.confidence):
+        return f"{check} The two do not agree: take the result with care, and train more seeds."
+    return check
 
 
 def _limits(group: Group, baseline: Group, config: ReportConfig) -> list[str]:

@@ -138,8 +138,9 @@ def _warnings(groups: Sequence[Group], tasks: Sequence[Task], left_out: Sequence
         protocols = list(dict.fromkeys(describe_protocol((group.finished or group.runs)[0].protocol) for group in task.groups))
         if len(protocols) > 1:
             found.append(f"NOT ALL WERE EVALUATED ALIKE on {task.name}: {' | '.join(protocols)}.")
+    notes = dict.fromkeys(note for group in groups for note in group.notes)
+    found += [f"{', '.join(group.name for group in groups if note in group.notes)}: {note}." for note in notes]
     for group in groups:
-        found += [f"{group.name}: {note}." for note in group.notes]
         unfinished = [f"{run.name} ({run.status})" for run in group.runs if not run.finished]
         if unfinished:
             found.append(f"{group.name}: unfinished runs are shown and counted in no mean and no test: {', '.join(unfinished)}.")

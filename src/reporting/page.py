@@ -3,7 +3,7 @@
 All that comes from runs' folders is escaped, and the page forbids itself scripts and requests besides (Content-Security-Policy).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 
 from src.reporting.comparison import Comparison
@@ -24,6 +24,7 @@ _HEAD = """<!DOCTYPE html>
 </head>
 <body>
 """
+_AT_ONCE = 3  # sentences of a comparison that are seen without opening anything
 _CLASSES = {"more than seed noise": "answer yes", "not comparable": "answer refused"}
 
 
@@ -76,16 +77,27 @@ def _lead(content: Content) -> str:
 
 def _warnings(content: Content) -> Iterator[str]:
     if content.warnings:
-        yield "<section class=alert><strong>To be known first</strong><ul>"
-        yield from (f"<li>{escape(text)}</li>" for text in content.warnings)
-        yield "</ul></section>"
+        yield "<section class=alert><strong>To be known first</strong>"
+        yield from _list(content.warnings)
+        yield "</section>"
 
 
 def _answer(comparison: Comparison) -> Iterator[str]:
     yield f'<article class="{_CLASSES.get(comparison.verdict, "answer")}"><p class=verdict>{escape(comparison.verdict)}</p>'
-    yield f"<h3>{escape(comparison.headline)}</h3><ul>"
-    yield from (f"<li>{escape(text)}</li>" for text in comparison.sentences)
-    yield "</ul></article>"
+    yield f"<h3>{escape(comparison.headline)}</h3>"
+    at_once = comparison.sentences if comparison.test is None else comparison.sentences[:_AT_ONCE]
+    yield from _list(at_once)
+    if len(comparison.sentences) > len(at_once):
+        yield "<details><summary>How this was found, and what it does not say</summary>"
+        yield from _list(comparison.sentences[len(at_once) :])
+        yield "</details>"
+    yield "</article>"
+
+
+def _list(sentences: Sequence[str]) -> Iterator[str]:
+    yield "<ul>"
+    yield from (f"<li>{escape(text)}</li>" for text in sentences)
+    yield "</ul>"
 
 
 def _figures(content: Content) -> Iterator[str]:

@@ -25,7 +25,7 @@ INK, GRID = "#1b1f24", "#b8bec6"
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 _WIDTH, _HEIGHT, _ENTRY = 5.3, 3.5, 0.17  # inches; of a line of the legend
-_FONT, _DPI = 8.5, 220
+_FONT, _DPI = 9.0, 220
 _LEGEND_WIDTH = 66
 _MOST_MARKED = 25
 _LATE = 0.2  # of a line's points: what comes before may lie outside the picture where it would flatten the rest
@@ -108,7 +108,7 @@ def draw(axes: "Axes", curve: Curve, line: Line, *, marked: bool, dashes: Any = 
     )
     if curve.n > 1:
         low, high = curve.mean - BAND_DEVIATIONS * curve.sd, curve.mean + BAND_DEVIATIONS * curve.sd
-        axes.fill_between(curve.x, low, high, color=line.colour, alpha=0.2, linewidth=0)
+        axes.fill_between(curve.x, low, high, color=line.colour, alpha=0.16, linewidth=0)
     return artist
 
 

@@ -168,20 +168,30 @@ def _test(
     power: float,
 ) -> Test:
     try:
-        from scipy.optimize import brentq
-        from scipy.stats import nct
         from scipy.stats import t as student
     except ImportError as missing:
         fix = "comparing groups needs scipy, which is not installed. Type pip install -e '.[report]', or report one group."
         raise ConfigError("the report", [Problem("runs", None, fix)]) from missing
     quantile = float(student.ppf((1 + confidence) / 2, df))
     t = difference / error
-
-    def falls_short(shift: float) -> float:
-        found = nct.sf(quantile, df, shift) + nct.cdf(-quantile, df, shift)
-        return float(found) - power
-
-    detectable = error * float(brentq(falls_short, 0.0, quantile + 40.0)) if power > 1 - confidence else 0.0
+    detectable = error * _shift_found(quantile, df, power)
     p = 2 * float(student.sf(abs(t), df))
     low, high = difference - quantile * error, difference + quantile * error
     return Test(kind, difference, low, high, p, float(df), t, effect, detectable, permutation)
+
+
+def _shift_found(quantile: float, df: float, power: float) -> float:
+    """Return which true difference, in standard errors, a test finds with this probability; NaN where none can be computed."""
+    from scipy.optimize import brentq
+    from scipy.stats import nct
+
+    def surplus(shift: float) -> float:
+        below = float(nct.cdf(-quantile, df, shift))  # next to nothing, and NaN for large shifts
+        return float(nct.sf(quantile, df, shift)) + (0.0 if math.isnan(below) else below) - power
+
+    if surplus(0.0) >= 0:
+        return 0.0
+    low, high = 0.0, 1.0
+    while surplus(high) < 0:
+        low, high = high, 1.25 * high
+    return float(brentq(surplus, low, high)) if surplus(high) >= 0 else math.nan

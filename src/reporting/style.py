@@ -31,19 +31,21 @@ figure { margin: 0; min-width: 0; break-inside: avoid; }
 figure svg { display: block; width: 100%; height: auto; }
 .scroll { overflow-x: auto; max-width: 100%; border: 1px solid var(--line); border-radius: 6px; }
 .scroll:focus-visible, summary:focus-visible { outline: 2px solid var(--c0); outline-offset: 2px; }
-table { border-collapse: collapse; width: 100%; font-size: 0.88rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.35rem 0.7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
-th { background: var(--box); font-weight: 600; vertical-align: bottom; }
+table { border-collapse: collapse; width: max-content; min-width: 100%; font-size: 0.88rem; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.35rem 0.7rem; text-align: right; white-space: nowrap; vertical-align: top;
+  border-bottom: 1px solid var(--line); }
+th { background: var(--box); font-weight: 600; }
+thead th { vertical-align: bottom; }
 tbody tr:last-child td, tbody tr:last-child th { border-bottom: 0; }
 .words { text-align: left; }
-td.words, th.words { white-space: normal; min-width: 7rem; max-width: 22rem; overflow-wrap: anywhere; }
+td.words, th.words { white-space: normal; max-width: 24rem; overflow-wrap: break-word; }
 tbody th { background: none; font-weight: 600; }
 details { margin: 0.5rem 0; } summary { cursor: pointer; padding: 0.3rem 0; }
 code { font: 0.88em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 @media print { :root { color-scheme: light; --paper: #fff; --ink: #000; --soft: #444; --line: #bbb; --grid: #bbb; --box: #fff;
   --c0: #0072b2; --c1: #d55e00; --c2: #009e73; --c3: #aa3377; --c4: #e69f00; --c5: #56b4e9; }
   body { max-width: none; padding: 0; font-size: 10pt; } .figures { grid-template-columns: 1fr 1fr; } table { font-size: 7.5pt; }
-  th, td { padding: 0.15rem 0.3rem; white-space: normal; } td.words, th.words { min-width: 0; }
+  th, td { padding: 0.15rem 0.3rem; white-space: normal; } table { width: auto; }
   .scroll { overflow: visible; border: 0; }
   tr, .answer { break-inside: avoid; } h2, h3, summary { break-after: avoid; }
   details::details-content { content-visibility: visible; block-size: auto; } }
