@@ -84,7 +84,7 @@ def train(config: Config, place: Place, ready: Ready, requests: StopRequests) ->
     try:
         with (
             requests.listening(),
-            profiling(config.profile_steps, path / "profile") as profiler_step,
+            profiling(config.profile_steps, path / "profile") as profile,
             ThreadPoolExecutor(1, "checkpoint") as writer,  # however this ends, what is being written is waited for
         ):
             run = build_run(
@@ -99,7 +99,7 @@ def train(config: Config, place: Place, ready: Ready, requests: StopRequests) ->
                 write_checkpoint=checkpoint_writer(
                     config, checkpoints, writer, records=(jsonl, ledgers), classes=classes, leads=world.leads
                 ),
-                after_each_step=in_turn(profiler_step, patience.after_step),
+                after_each_step=in_turn(profile.after_step, patience.after_step),
             )
             if world.leads:
                 checkpoints.prepare()
@@ -121,6 +121,7 @@ def train(config: Config, place: Place, ready: Ready, requests: StopRequests) ->
                 say_header(config, run, path, place, ready)
                 folder.set_status("running")
             run.meter.ledger = Ledger(run.arithmetic, ready.train.labels, device, keep=in_turn(*(file.keep for file in ledgers)))
+            profile.watch(run)
             outcome = fit_and_report(run, requests, path, folder)
             run.close()
             return outcome

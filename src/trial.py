@@ -147,7 +147,7 @@ def time_steps(run: Run, config: Config, image_size: int, *, seconds: float) -> 
 
 
 def in_time(windows: Sequence[Callable[[], T]], *, until: float) -> list[T]:
-    """Time one window after the other, the later ones only while there is time, by rank 0's clock: a machine may have become slow."""
+    """Time one window after the other, the later ones only while there is time, by rank 0's clock: machines become slow."""
     timed: list[T] = []
     for window in windows:
         timed.append(window())
