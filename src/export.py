@@ -18,7 +18,7 @@ from src.config.cli import exit_with
 from src.config.export import ExportKeys, load_export
 from src.config.overrides import CONF_DIR
 
-EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+EXIT_FAILED, EXIT_PREEMPTED, EXIT_INTERRUPTED = 1, 75, 130
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -43,14 +43,17 @@ def run(keys: ExportKeys, others: Sequence[str]) -> int:
     from src.batch import DataError
     from src.exporting.run import ExportError, export
     from src.tracking.console import say_result
+    from src.training.stopping import Preempted
 
     try:
         result = export(keys, others)
     except ConfigError as error:
         exit_with(error)
-    except (DataError, ExportError) as error:
+    except (DataError, ExportError, OSError) as error:
         print(error, file=sys.stderr, flush=True)
         return EXIT_FAILED
+    except Preempted:  # while it trained what it pruned
+        return EXIT_PREEMPTED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     say_result(json.dumps(result))

@@ -106,6 +106,8 @@ def _figures(description: Mapping[str, Any], result: Mapping[str, Any]) -> Itera
         yield f"Counted by the run itself. Protocol: {protocol}.\n"
     else:
         yield "The run recorded no evaluation of these very weights.\n"
+    if "pruning" in result:
+        yield from _pruning(result["pruning"])
     yield from _checks(result["check"], result["formats"])
     if "latency" in result:
         yield from _latencies(result["latency"])
@@ -124,6 +126,17 @@ def _checks(check: Mapping[str, Any], formats: Mapping[str, Any]) -> Iterator[st
         accuracy = f"{form['acc1']:.3f} %" if "acc1" in form else "-"
         different = f"{form['different_predictions']:,}"
         yield f"| {name} | {form['bytes']:,} | {accuracy} | {form['max_difference']:.3g} | {different} |"
+    yield ""
+
+
+def _pruning(told: Mapping[str, Any]) -> Iterator[str]:
+    how = f"{told['share']:.0%} of the weights ({told['kind']}), then {told['epochs']} epochs of training"
+    yield f"Pruned: {how}; top-1 on {told['images']:,} images of the validation split:\n"
+    yield "| | top-1 | parameters | not zero | bytes | bytes, compressed |\n|---|---:|---:|---:|---:|---:|"
+    for name in ("before", "after"):
+        size = told[name]
+        counts = " | ".join(f"{size[key]:,}" for key in ("parameters", "nonzero", "file_bytes", "compressed_bytes"))
+        yield f"| {name} | {size['acc1']:.3f} % | {counts} |"
     yield ""
 
 

@@ -3,9 +3,6 @@
 One input `images`, float32 (batch, 3, S, S), normalised; one output `logits`, float32 (batch, K). The only file that imports onnx.
 """
 
-import contextlib
-import io
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from src.config import ConfigError, Problem
-from src.exporting.program import STAGE, export_program
+from src.exporting.program import STAGE, export_program, quiet
 from src.trained import Trained
 
 OPSET = 18  # torch.onnx's own: others go through onnx's version converter. ONNX Runtime since 1.14, TensorRT since 8.6, read it.
@@ -45,8 +42,7 @@ def write_program_as_onnx(program: ExportedProgram, path: Path) -> None:
     )
     apart = size > _EMBEDDED_BYTES
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with quiet():
             made = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -61,7 +57,7 @@ def write_program_as_onnx(program: ExportedProgram, path: Path) -> None:
     except ImportError as error:
         raise _missing(error) from error
     except Exception as error:  # an operation without a translation, and what else torch.onnx raises
-        first = str(error).strip().partition("\n")[0] or type(error).__name__
+        first = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
         fix = f"cannot be translated to ONNX: {type(error).__name__}: {first}. Leave onnx and int8 out of formats."
         raise ConfigError(STAGE, [Problem("formats", None, fix)]) from error
     model = onnx.load(path, load_external_data=False)

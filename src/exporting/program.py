@@ -6,6 +6,7 @@ users hand over. Resizing and normalising stay outside; config.json says how.
 
 import contextlib
 import copy
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -39,10 +40,10 @@ def export_program(model: nn.Module, image_size: int) -> ExportedProgram:
     # Two images: torch.export takes a size of 1 for a constant.
     example = torch.zeros(2, 3, image_size, image_size)
     try:
-        with torch.no_grad(), _quiet():  # without gradients, checkpointed blocks are what they are in evaluation
+        with torch.no_grad(), quiet():  # without gradients, checkpointed blocks are what they are in evaluation
             program = torch.export.export(portable(model), (example,), dynamic_shapes=({0: Dim("batch", min=1)},))
     except Exception as error:  # whatever a model's own code raises when it is traced
-        first = str(error).strip().partition("\n")[0] or type(error).__name__
+        first = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
         fix = f"cannot be exported for any number of images: {type(error).__name__}: {first}. Leave {_NEEDING} out of formats."
         raise ConfigError(STAGE, [Problem("formats", None, fix)]) from error
     outputs = program.graph_signature.user_outputs
@@ -54,13 +55,13 @@ def export_program(model: nn.Module, image_size: int) -> ExportedProgram:
 
 def write_program(program: ExportedProgram, path: Path) -> None:
     """Write a program as torch.export's .pt2 archive."""
-    with _quiet():
+    with quiet():
         torch.export.save(program, path)
 
 
 def read_program(path: Path) -> nn.Module:
     """Read a .pt2 archive as a module."""
-    with _quiet():
+    with quiet():
         return torch.export.load(path).module()
 
 
@@ -91,14 +92,13 @@ def _forget_files(program: ExportedProgram) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep torch's own remarks off the console: what matters of an export is checked on images."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # torch's loggers have levels and handlers of their own
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(disabled)

@@ -76,7 +76,7 @@ def export(keys: ExportKeys, others: Sequence[str]) -> dict[str, Any]:
         if keys.check_images != 0 or trained.classes is None:
             source, trained = _open_images(keys, trained, place)
         with new_folder(target, overwrite=keys.overwrite) as folder:
-            result = _fill(folder, keys, trained, source, place) | ({} if pruning is None else {"pruning": pruning})
+            result = _fill(folder, keys, trained, source, place, pruning)
     logger.info(f"{target} is made and checked")
     checkpoint = {"status": "finished", "checkpoint": str(trained.path), "target": str(target), "run": trained.run}
     return {**checkpoint, "step": trained.step, "weights": trained.weights, **result, "seconds": round(time.monotonic() - start, 1)}
@@ -111,7 +111,9 @@ def _open_images(keys: ExportKeys, trained: Trained, place: Place) -> tuple[Sour
     return source, trained
 
 
-def _fill(folder: Path, keys: ExportKeys, trained: Trained, source: Source | None, place: Place) -> dict[str, Any]:
+def _fill(
+    folder: Path, keys: ExportKeys, trained: Trained, source: Source | None, place: Place, pruning: dict[str, Any] | None
+) -> dict[str, Any]:
     """Make all files of the folder. Returns what was measured."""
     config = trained.config
     model = build_trained(trained, choose_precision("fp32", CPU), CPU)
@@ -128,6 +130,8 @@ def _fill(folder: Path, keys: ExportKeys, trained: Trained, source: Source | Non
     }
     if quantised:
         result["formats"]["int8"] |= quantised
+    if pruning is not None:
+        result["pruning"] = pruning
     if "onnx" in forms:
         result["opset"] = opset_of(folder / _FILES["onnx"])
     result["check"] = _check(keys, config, eager, forms, source, place, result["formats"])
