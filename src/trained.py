@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from src.build_model import build_live_model
 from src.config import Config, ConfigError, Problem, load, load_stored
 from src.config.identity import run_name
+from src.config.model import CustomModel
 from src.imagenet.wnids import imagenet_wnids, imagenet_words
 from src.model_folder import WEIGHTS_FILE, is_model_folder, read_model_folder
 from src.models.pruned import Kind, fit_channels, kind_of_file
@@ -183,6 +184,10 @@ def _from_state_dict(path: Path, overrides: Sequence[str], *, trained: bool, con
 def _from_folder(path: Path, overrides: Sequence[str]) -> Trained:
     description, state_dict = read_model_folder(path)
     config = load_stored(description["config"], overrides)
+    if isinstance(config.model, CustomModel) and not any(text.partition("=")[0] == "model.factory" for text in overrides):
+        # A folder may come from anywhere, and this is code that would be imported and called.
+        fix = f"its model is made by {config.model.factory}, a function that the folder names. If you trust it, type model.factory=..."
+        raise ConfigError("the checkpoint", [Problem("checkpoint", str(path), fix)])
     classes, weights = tuple(description["classes"]), description["weights"]
     more = (description["step"], description["run"], description["history"])
     return Trained(path, "folder", config, classes, weights, state_dict, *more, pruned=kind_of_file(path / WEIGHTS_FILE))

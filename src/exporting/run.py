@@ -15,6 +15,7 @@ from src.batch import Source
 from src.config import Config, ConfigError, Problem
 from src.config.data import SUBSET_SIZES, DataConfig
 from src.config.export import ExportKeys
+from src.config.model import CustomModel
 from src.exporting.about import describe, title_of
 from src.exporting.calibration import calibration_of
 from src.exporting.card import model_card
@@ -236,7 +237,8 @@ def _require_read_back(folder: Path, model: nn.Module, config: Config) -> None:
     """
     size = config.data.eval_image_size
     images = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(1))
-    again = build_trained(open_trained(folder, []), choose_precision("fp32", CPU), CPU)
+    factory = [f"model.factory={config.model.factory}"] if isinstance(config.model, CustomModel) else []
+    again = build_trained(open_trained(folder, factory), choose_precision("fp32", CPU), CPU)
     if not torch.equal(_eager(again)(images), _eager(model)(images)):
         raise ExportError("safetensors: the folder, read back, gives other logits than the model. Nothing was written.")
 
