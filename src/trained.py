@@ -186,7 +186,7 @@ def _from_folder(path: Path, overrides: Sequence[str]) -> Trained:
     config = load_stored(description["config"], overrides)
     if isinstance(config.model, CustomModel) and not any(text.partition("=")[0] == "model.factory" for text in overrides):
         # A folder may come from anywhere, and this is code that would be imported and called.
-        fix = f"its model is made by {config.model.factory}, a function that the folder names. If you trust it, type model.factory=..."
+        fix = f"its model is made by {config.model.factory}, code that the folder names. If you trust it, type model.factory=..."
         raise ConfigError("the checkpoint", [Problem("checkpoint", str(path), fix)])
     classes, weights = tuple(description["classes"]), description["weights"]
     more = (description["step"], description["run"], description["history"])
