@@ -83,29 +83,30 @@ class Guard:
         path = scope["path"]
         most = self._limits.max_upload_bytes + _FORM_BYTES if path == _UPLOAD else _JSON_BYTES
         claimed = most if path == _UPLOAD else 0
-        begun = False
+        body = _Body(receive, most)
+        begun = failed = False
 
         async def send_on(message: Message) -> None:
-            nonlocal begun
+            nonlocal begun, failed
             if message["type"] == "http.response.start":
-                if message["status"] >= 500:
-                    raise RuntimeError(f"gradio answered {message['status']}")
-                message = {**message, "headers": [*_kept(message["headers"]), *self._headers(path)]}
-                begun = True
-            await send(message)
+                failed = message["status"] >= 500  # what it says then is for nobody
+                if not failed:
+                    message = {**message, "headers": [*_kept(message["headers"]), *self._headers(path)]}
+                    begun = True
+            if not failed:
+                await send(message)
 
         self._arriving += claimed
         try:
-            await self._app(scope, _counted(receive, most), send_on)
-        except _TooLargeError:
-            if not begun:
-                await _say(send, 413, self._too_large())
+            await self._app(scope, body.receive, send_on)
         except Exception:  # noqa: BLE001 (a visitor sees no trace, whatever failed)
-            self._log.exception("a request failed")
-            if not begun:
-                await _say(send, 500, "Something went wrong here.")
+            failed = True
+            if not body.too_large:
+                self._log.exception("a request failed")
         finally:
             self._arriving -= claimed
+        if failed and not begun:
+            await _say(send, *((413, self._too_large()) if body.too_large else (500, "Something went wrong here.")))
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         """Return the status and text of what is not let through."""
@@ -173,19 +174,21 @@ def _host(header: str) -> str:
         return ""
 
 
-def _counted(receive: Receive, most: int) -> Receive:
-    """Return a receive that ends a body which is larger than it may be, whatever its header says."""
-    seen = 0
+class _Body:
+    """A request's body, which ends with an error where it is larger than it may be, whatever its header says."""
 
-    async def counted() -> Message:
-        nonlocal seen
-        message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > most:
+    def __init__(self, receive: Receive, most: int) -> None:
+        self._receive, self._left = receive, most
+        self.too_large = False
+
+    async def receive(self) -> Message:
+        """Hand on the next part."""
+        message = await self._receive()
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            self.too_large = True
             raise _TooLargeError
         return message
-
-    return counted
 
 
 async def _say(send: Send, status: int, text: str) -> None:

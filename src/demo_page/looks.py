@@ -38,11 +38,13 @@ CSS = """
 }
 """
 
-# A new answer is read out. A picture pasted anywhere on the page is taken like a chosen file: its bytes as the clipboard has them.
+# A new answer is read out, examples have names, and a picture pasted anywhere is taken like a chosen file: its bytes as they are.
 SCRIPT = """
-new MutationObserver((_, watching) => {
-  const answer = document.querySelector("#answer");
-  if (answer) { answer.setAttribute("aria-live", "polite"); watching.disconnect(); }
+new MutationObserver(() => {
+  document.querySelector("#answer:not([aria-live])")?.setAttribute("aria-live", "polite");
+  document.querySelectorAll("#examples button:not([aria-label])").forEach((button) => {
+    button.setAttribute("aria-label", `Example ${[...button.parentElement.querySelectorAll("button")].indexOf(button) + 1}`);
+  });
 }).observe(document.body, { childList: true, subtree: true });
 document.addEventListener("paste", (event) => {
   const files = [...(event.clipboardData?.files ?? [])].filter((file) => file.type.startsWith("image/"));

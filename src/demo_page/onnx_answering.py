@@ -22,13 +22,17 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 
 
 class Preprocessing(NamedTuple):
-    """Evaluation's: shorter side to resize_size, centre of image_size, then (pixels / 255 - mean) / std."""
+    """Evaluation's: shorter side to resize_size, centre of image_size, then (pixels / 255 - mean) / std.
+
+    With `flip` the logits are the mean of the image's and its mirror image's.
+    """
 
     resize_size: int
     image_size: int
     interpolation: str
     mean: Sequence[float]
     std: Sequence[float]
+    flip: bool
 
 
 class OnnxAnswers:
@@ -75,8 +79,9 @@ class OnnxAnswers:
     def logits(self, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return float32 (K,) for uint8 (S, S, 3)."""
         mean, std = np.array(self._preprocessing.mean, np.float32), np.array(self._preprocessing.std, np.float32)
-        images = np.ascontiguousarray(((crop.astype(np.float32) / 255 - mean) / std).transpose(2, 0, 1)[None])
-        found: NDArray[np.float32] = self._session.run(None, {self._input: images})[0][0]
+        image = ((crop.astype(np.float32) / 255 - mean) / std).transpose(2, 0, 1)
+        images = np.stack([image, image[:, :, ::-1]] if self._preprocessing.flip else [image])
+        found: NDArray[np.float32] = self._session.run(None, {self._input: images})[0].mean(axis=0)
         return found
 
 

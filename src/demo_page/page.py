@@ -85,9 +85,7 @@ def answer_file(path: str | None, limits: Limits, answering: Answering) -> str:
 
 
 def _blocks(gradio: Any, about: About, limits: Limits, answering: Answering, examples: Sequence[Path], folder: Path) -> Any:
-    with gradio.Blocks(
-        analytics_enabled=False, title=about.title, delete_cache=(min(30, limits.keep_seconds), limits.keep_seconds)
-    ) as page:
+    with gradio.Blocks(analytics_enabled=False, title=about.title) as page:
         gradio.HTML(heading(about))
         with gradio.Row():
             with gradio.Column(scale=1, min_width=320):
@@ -114,9 +112,7 @@ def _blocks(gradio: Any, about: About, limits: Limits, answering: Answering, exa
                 samples_per_page=len(examples),
                 elem_id="examples",
             )
-            dataset.click(
-                lambda index: str(examples[index]), dataset, image, api_visibility="private", queue=False, show_progress="hidden"
-            )
+            dataset.click(lambda index: str(examples[index]), dataset, image, api_visibility="private", show_progress="hidden")
         image.change(
             lambda path: answer_file(path, limits, answering),
             image,

@@ -46,7 +46,7 @@ def percent(share: float) -> str:
 
 def _row(label: str, probability: float) -> str:
     return (
-        f'<li><span class="label">{html.escape(label)}</span><span class="share">{percent(probability)}</span>'
+        f'<li><span class="label">{html.escape(label)}</span><span class="share">{html.escape(percent(probability))}</span>'
         f'<span class="bar" aria-hidden="true"><span style="width:{100 * probability:.2f}%"></span></span></li>'
     )
 

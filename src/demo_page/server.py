@@ -4,9 +4,14 @@ import os
 import shutil
 import socket
 import tempfile
+import threading
+import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from PIL import Image
 
 from .guard import Guard
 from .page import build_app
@@ -14,8 +19,9 @@ from .words import About, Answering, Limits
 
 HERE, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 FIRST_PORT, PORTS = 7860, 100
+EXAMPLES = "examples"
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-_PATIENCE = 2  # seconds for open connections at the end: pages hold theirs open for ever
+_PATIENCE = 1  # seconds for open connections at the end: pages hold theirs open for ever
 
 
 def bind(host: str, port: int | None) -> socket.socket:
@@ -54,6 +60,33 @@ def room() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def sweep(folder: Path, older_than: float) -> None:
+    """Delete what was uploaded longer ago than so many seconds, half uploads among it. Examples stay."""
+    for path in folder.rglob("*"):
+        if path.relative_to(folder).parts[0] == EXAMPLES:
+            continue
+        with suppress(OSError):  # gone meanwhile, or a folder that is not empty
+            if time.time() - path.lstat().st_mtime > older_than:
+                path.rmdir() if path.is_dir() else path.unlink()
+
+
+@contextmanager
+def _sweeping(folder: Path, keep_seconds: int) -> Iterator[None]:
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.wait(min(10, keep_seconds / 4)):
+            sweep(folder, keep_seconds)
+
+    thread = threading.Thread(target=work, name="sweep", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 def run(
     about: About,
     limits: Limits,
@@ -81,9 +114,10 @@ def run(
     with room() as folder:
         import uvicorn
 
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # limits.max_pixels decides
         copies = []
         for number, path in enumerate(examples, start=1):  # under names of ours: a visitor sees them
-            copies.append(folder / "examples" / f"example {number}{path.suffix.lower()}")
+            copies.append(folder / EXAMPLES / f"example {number}{path.suffix.lower()}")
             copies[-1].parent.mkdir(exist_ok=True)
             shutil.copyfile(path, copies[-1])
         hosts = _LOOPBACK if taken.getsockname()[0] == HERE else None
@@ -98,5 +132,6 @@ def run(
             timeout_graceful_shutdown=_PATIENCE,
         )
         server = uvicorn.Server(config)
-        ready()
-        server.run(sockets=[taken])
+        with _sweeping(folder, limits.keep_seconds):
+            ready()
+            server.run(sockets=[taken])

@@ -17,7 +17,7 @@ from src.demo_page.words import About, Limits
 from src.exporting.check import ExportError
 from src.session import device_name, joined
 from src.tracking.console import say_result
-from src.trained import Trained, open_trained
+from src.trained import Trained, assumed_classes, open_trained
 
 _MIB = 2**20
 
@@ -45,9 +45,7 @@ def show(order: DemoOrder) -> int:
     if demo.space is None:
         _require_gradio()
     trained = open_trained(Path(order.checkpoint), order.overrides, trained=demo.weights == "trained")
-    if trained.classes is None:
-        fix = "does not say its classes. Export it first: python -m src.export checkpoint=... , and show the exported folder."
-        raise ConfigError("the checkpoint", [Problem("checkpoint", order.checkpoint, fix)])
+    trained = _with_classes(trained)
     said = about(trained, demo.title)
     if demo.space is not None:
         return _write(trained, said, demo, limits)
@@ -66,6 +64,22 @@ def show(order: DemoOrder) -> int:
 
         server.run(said, limits, answering, shown, taken, framed_by="'none'", ready=ready)
     return 0
+
+
+def _with_classes(trained: Trained) -> Trained:
+    """Name the classes of a state dict: ImageNet's where there are 1,000, else numbers.
+
+    Raises:
+        ConfigError: nothing tells how many there are.
+    """
+    classes = assumed_classes(trained)
+    if classes is None and trained.num_classes is not None:
+        logger.warning("nothing tells what the classes are called: the page shows numbers. A folder of src.export has names.")
+        classes = tuple(f"class {label}" for label in range(trained.num_classes))
+    if classes is None:
+        fix = "does not tell how many classes there are. Export it with its data first: python -m src.export --help"
+        raise ConfigError("the checkpoint", [Problem("checkpoint", str(trained.path), fix)])
+    return trained._replace(classes=classes)
 
 
 def _write(trained: Trained, said: About, demo: DemoConfig, limits: Limits) -> int:

@@ -86,7 +86,8 @@ def write_space(trained: Trained, said: About, limits: Limits, shown: Sequence[P
 def _fill(made: Path, trained: Trained, said: About, limits: Limits, shown: Sequence[Path], versions: dict[str, str]) -> float:
     assert trained.classes is not None
     data = trained.config.data
-    preprocessing = Preprocessing(data.resize_size, data.eval_image_size, data.eval_interpolation, data.mean, data.std)
+    flip = trained.config.test_time_augmentation == "flip"
+    preprocessing = Preprocessing(data.resize_size, data.eval_image_size, data.eval_interpolation, data.mean, data.std, flip)
     labels = labels_of(trained.classes)
     (made / "README.md").write_text(_readme(said, versions["gradio"]), encoding="utf-8")
     (made / "app.py").write_text(_APP, encoding="utf-8")
