@@ -49,17 +49,17 @@ class _Pair(NamedTuple):
     other: Test | None
 
 
-def compare_groups(groups: Sequence[Group], baseline: Group, config: ReportConfig) -> list[Comparison]:
-    """Compare each group with the baseline.
+def compare_groups(pairs: Sequence[tuple[Group, Group]], config: ReportConfig) -> list[Comparison]:
+    """Compare the first of each pair with the second, its baseline.
 
     Raises:
         ConfigError: if scipy is missing and needed.
     """
-    pairs = [_measure(group, baseline, config) for group in groups if group is not baseline]
-    adjusted = iter(holm([pair.test.p for pair in pairs if pair.test is not None]))
-    count = sum(pair.test is not None for pair in pairs)
-    ps = [next(adjusted) if pair.test is not None else None for pair in pairs]
-    return [_judge(pair, baseline, p, count, config) for pair, p in zip(pairs, ps, strict=True)]
+    measured = [_measure(group, baseline, config) for group, baseline in pairs]
+    adjusted = iter(holm([pair.test.p for pair in measured if pair.test is not None]))
+    count = sum(pair.test is not None for pair in measured)
+    ps = [next(adjusted) if pair.test is not None else None for pair in measured]
+    return [_judge(pair, baseline, p, count, config) for pair, (_, baseline), p in zip(measured, pairs, ps, strict=True)]
 
 
 def accuracies(group: Group, counted: str) -> list[float]:
@@ -124,7 +124,7 @@ def _judge(pair: _Pair, baseline: Group, p: float | None, count: int, config: Re
     noise = f"that is more than seed noise (p = {_p(p)})" if told else f"seeds alone can make that (p = {_p(p)})"
     headline = f"{group.name} {size}, and {noise}{'' if told else ': no difference is shown'}."
     say = [*allowed, *_size(test, first, second, count, told=told, config=config), _used(test), _meaning(test, p, count, config)]
-    say.append(_checked(test, told=told, config=config))
+    say.append(_checked(test, config))
     if pair.other is not None:
         say.append(f"Without the pairs, Welch's t-test says p = {_p(pair.other.p)}.")
     say += _limits(group, baseline, config)
@@ -173,7 +173,7 @@ def _used(test: Test) -> str:
             "one of its seed, which saw the images in the same order."
         )
     return (
-        f"Used: Welch's t-test ({test.df:.1f} degrees of freedom), because there are no pairs of runs with the same seeds; it lets "
+        f"Used: Welch's t-test ({test.df:.1f} degrees of freedom), because the runs cannot be paired by seed; it lets "
         "the noise of the two groups differ."
     )
 
@@ -187,7 +187,7 @@ def _meaning(test: Test, p: float, count: int, config: ReportConfig) -> str:
     return f"{text} Below {1 - config.confidence:.4g} it counts as more than luck."
 
 
-def _checked(test: Test, *, told: bool, config: ReportConfig) -> str:
+def _checked(test: Test, config: ReportConfig) -> str:
     """Say what the exact test says of the same question."""
     exact = test.permutation
     ways = "giving each difference either sign" if test.kind == "paired" else "dealing the same figures out in two groups"
@@ -195,7 +195,7 @@ def _checked(test: Test, *, told: bool, config: ReportConfig) -> str:
     check = f"Check without any assumption of a normal distribution, {looked} of {ways}: p = {_p(exact.p)}."
     if exact.smallest >= 1 - config.confidence:
         return f"{check} So few runs cannot get below {_p(exact.smallest)} there, so it can confirm nothing."
-    if told != (exact.p < 1 - config.confidence):
+    if (test.p < 1 - config.confidence) != (exact.p < 1 - config.confidence):
         return f"{check} The two do not agree: take the result with care, and train more seeds."
     return check
 
@@ -219,4 +219,4 @@ def _limits(group: Group, baseline: Group, config: ReportConfig) -> list[str]:
 
 
 def _p(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.01 else f"{p:.4f}" if p >= 0.0001 else f"{p:.1e}"
+    return f"{p:.3g}" if p >= 0.0001 else f"{p:.1e}"

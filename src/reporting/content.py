@@ -81,7 +81,7 @@ def gather(words: Sequence[str], config: ReportConfig) -> Content:
     groups, copies = group_runs(_distinct(runs))
     left_out += [(run.path, why) for run, why in copies]
     baseline = _baseline(groups, set(base_paths), config)
-    comparisons = compare_groups(groups, baseline, config) if len(groups) > 1 else []
+    comparisons = compare_groups(_pairs(groups, baseline, config), config)
     names = list(dict.fromkeys(group.task for group in groups))
     tasks = []
     for number, task in enumerate(names, start=1):
@@ -127,6 +127,20 @@ def _baseline(groups: Sequence[Group], against: set[Path], config: ReportConfig)
         return meant[0]
     fix = "holds no run that can be reported." if not meant else f"holds runs of {len(meant)} groups. Name those of one."
     raise ConfigError("the runs", [Problem("against", config.against, fix)])
+
+
+def _pairs(groups: Sequence[Group], baseline: Group, config: ReportConfig) -> list[tuple[Group, Group]]:
+    """Return who is compared with whom: all with the baseline; where none was named, with the first group of the same task."""
+    firsts: dict[object, Group] = {}
+    for group in groups:
+        firsts.setdefault(group.task, group)
+    pairs = []
+    for group in groups:
+        first = firsts[group.task]
+        free = config.against is None and "data" not in config.allow
+        other = first if free and group is not first else baseline
+        pairs += [] if group is other else [(group, other)]
+    return pairs
 
 
 def _warnings(groups: Sequence[Group], tasks: Sequence[Task], left_out: Sequence[tuple[Path, str]]) -> list[str]:

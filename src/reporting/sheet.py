@@ -71,7 +71,8 @@ def line_of(number: int, group: Group) -> Line:
     """Return how the group of this number is drawn."""
     colours, count = COLOURS, len(COLOURS)
     dashes = _DASHES[(number // count) % len(_DASHES)] if number >= count else "-"
-    label = f" {group.name}" if group.name.startswith("_") else group.name  # matplotlib keeps a leading _ for itself
+    label = group.name.encode(errors="replace").decode()  # a folder's name may be no text
+    label = f" {label}" if label.startswith("_") else label  # matplotlib keeps a leading _ for itself
     return Line(label, colours[number % count], dashes, _MARKERS[number % len(_MARKERS)], group)
 
 

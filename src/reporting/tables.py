@@ -32,37 +32,18 @@ class Table(NamedTuple):
 
 
 def groups_table(groups: Sequence[Group], counted: str) -> Table:
-    """Return a row a group: the results."""
-    which = "last evaluation" if counted == "last" else "best evaluation"
+    """Return a row a group: the results. How they were evaluated stands below where that is one way, else in a column."""
     other = "best" if counted == "last" else "last"
     results = ("group", "n", f"{counted} top-1 %", f"{other} top-1 %", "top-5 %", "val loss")
-    header = (*results, "training time", "images/s", "epochs", "batch size", "protocol")
-    rows = []
-    for group in groups:
-        runs = group.finished
-        chosen = [epoch for run in runs if (epoch := counted_evaluation(run, counted)) is not None]
-        others = accuracies(group, other)
-        first = group.runs[0]
-        unfinished = len(group.runs) - len(runs)
-        hours = summarise([run.epochs[-1].elapsed for run in runs])
-        rows.append(
-            (
-                group.name,
-                f"{len(runs)}" + (f" (+{unfinished} unfinished)" if unfinished else ""),
-                spread(summarise([epoch.val_acc1 for epoch in chosen]), 2),
-                spread(summarise(others), 2),
-                spread(summarise([epoch.val_acc5 for epoch in chosen]), 2),
-                spread(summarise([epoch.val_loss for epoch in chosen]), 4),
-                clock(hours.mean),
-                spread(summarise([images_per_second(run) for run in runs]), 0),
-                f"{first.stored['epochs']}",
-                f"{first.batch_size:,}",
-                describe_protocol((runs or group.runs)[0].protocol),
-            )
-        )
-    note = f"Top-1, top-5 and loss are of the {which} of each finished run: mean ± sample standard deviation over n seeds. "
-    note += "Training time is h:mm:ss without evaluation."
-    return Table("Results", header, tuple(rows), frozenset({0, 10}), note)
+    header = (*results, "training time", "images/s", "epochs", "batch size")
+    rows = [_group_row(group, counted, other) for group in groups]
+    protocols = [describe_protocol((group.finished or group.runs)[0].protocol) for group in groups]
+    note = f"Top-1, top-5 and loss are of the {counted} evaluation of each finished run: mean ± sample standard deviation over n "
+    note += "seeds. Training time is h:mm:ss without evaluation."
+    if len(set(protocols)) == 1:
+        return Table("Results", header, tuple(rows), frozenset({0}), f"{note} Evaluated on {protocols[0]}.")
+    rows = [(*row, protocol) for row, protocol in zip(rows, protocols, strict=True)]
+    return Table("Results", (*header, "evaluated on"), tuple(rows), frozenset({0, len(header)}), note)
 
 
 def runs_table(groups: Sequence[Group]) -> Table:
@@ -113,6 +94,24 @@ def number(value: float, digits: int) -> str:
 def clock(seconds: float) -> str:
     """Return h:mm:ss, or a dash for none."""
     return MISSING if math.isnan(seconds) else duration(seconds)
+
+
+def _group_row(group: Group, counted: str, other: str) -> tuple[str, ...]:
+    runs = group.finished
+    chosen = [epoch for run in runs if (epoch := counted_evaluation(run, counted)) is not None]
+    unfinished = len(group.runs) - len(runs)
+    return (
+        group.name,
+        f"{len(runs)}" + (f" (+{unfinished} unfinished)" if unfinished else ""),
+        spread(summarise([epoch.val_acc1 for epoch in chosen]), 2),
+        spread(summarise(accuracies(group, other)), 2),
+        spread(summarise([epoch.val_acc5 for epoch in chosen]), 2),
+        spread(summarise([epoch.val_loss for epoch in chosen]), 4),
+        clock(summarise([run.epochs[-1].elapsed for run in runs]).mean),
+        spread(summarise([images_per_second(run) for run in runs]), 0),
+        f"{group.runs[0].stored['epochs']}",
+        f"{group.runs[0].batch_size:,}",
+    )
 
 
 def _run_row(group: Group, run: Run) -> tuple[str, ...]:
