@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load
 
 from src.config import Config, ConfigError, Problem
 from src.config.average import EvaluateScheduleFree
@@ -64,7 +67,9 @@ def put_weights(config: Config, data: bytes) -> Path:
     """
     path = run_dir(config) / WEIGHTS
     try:
-        if path.exists() and path.read_bytes() != data:
+        if path.exists():
+            if _same(path.read_bytes(), data):
+                return path
             fix = f"{path} holds weights of another pruning. Delete {path.parent}, or move it away."
             raise ConfigError(STAGE, [Problem("prune", None, fix)])
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,6 +78,15 @@ def put_weights(config: Config, data: bytes) -> Path:
         fix = f"{path} cannot be written ({error.strerror}). Set runs_dir to a folder that can."
         raise ConfigError(STAGE, [Problem("runs_dir", config.runs_dir, fix)]) from error
     return path
+
+
+def _same(one: bytes, other: bytes) -> bool:
+    """Compare two files' tensors: safetensors writes its metadata in any order."""
+    try:
+        first, second = load(one), load(other)
+    except SafetensorError:
+        return False
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def finetune(config: Config, place: Place, ready: Ready) -> EvalResult:
