@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from src.tracking.machine_figures import repeatable
+from src.tracking.ledger_file import read_rows as read_ledger
 from src.training.checkpoint_file import load_file
 from tests.end_to_end.small_data import COMBINATIONS, settings_of, write_small_data
 from tests.everything import EVERYTHING
@@ -206,7 +207,7 @@ class Training:
 
 
 def compare(whole: Path, hurt: Path) -> list[str]:
-    """Name every difference between two finished runs: checkpoints, their names, and all rows but for times."""
+    """Name every difference between two finished runs: checkpoints, their names, all rows but for times, and the ledger."""
     names = [sorted(path.name for path in (run / "checkpoints").glob("*.ckpt")) for run in (whole, hurt)]
     if names[0] != names[1]:
         return [f"checkpoints {names[0]} and {names[1]}"]
@@ -221,6 +222,9 @@ def compare(whole: Path, hurt: Path) -> list[str]:
     rows = [[without_times(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (whole, hurt)]
     if rows[0] != rows[1]:
         found.append(f"metrics.jsonl: {[pair for pair in zip(*rows, strict=False) if pair[0] != pair[1]][:2]}")
+    ledgers = [read_ledger((run / "ledger.bin").read_bytes()).tolist() for run in (whole, hurt)]
+    if ledgers[0] != ledgers[1]:
+        found.append(f"ledger.bin: {[pair for pair in zip(*ledgers, strict=False) if pair[0] != pair[1]][:2]}")
     return found
 
 
