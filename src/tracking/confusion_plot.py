@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Box = tuple[float, float, float, float]  # left, bottom, width, height, as shares of the figure
 _DPI = 100
 _NUMBERS, _NAMES = 20, 60  # classes up to which numbers stand in the cells, and names at the sides
 _PAIRS = 24
@@ -35,8 +36,7 @@ def confusion_figure(
     from matplotlib.figure import Figure
 
     count = len(names)
-    # Whole pixels a cell, or some rows would be thicker than others.
-    side = count * max(1, math.ceil((700 if count <= _NUMBERS else _LEAST_PIXELS) / count)) / _DPI
+    side = count * _cell(count) / _DPI
     left = 2.2 if count <= _NAMES else 0.9
     panel, bottom, top = 4.6, left, 0.9
     width, height = left + side + 1.1 + panel, bottom + side + top
@@ -64,14 +64,30 @@ def confusion_figure(
     return figure
 
 
-def _draw_matrix(figure: "Figure", axes: "Axes", shares: NDArray[np.float64], bar: tuple[float, float, float, float]) -> None:
+def _draw_matrix(figure: "Figure", axes: "Axes", shares: NDArray[np.float64], bar: Box) -> None:
+    """Put the cells where the axes are. They are copied to pixels: scaled as imshow does it, single ones fall between two."""
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
     from matplotlib.colors import PowerNorm
     from matplotlib.ticker import FixedLocator, StrMethodFormatter
 
-    drawn = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=100), interpolation="nearest", aspect="auto")
-    scale = figure.colorbar(drawn, cax=figure.add_axes(bar))
+    count = len(shares)
+    colours = ScalarMappable(PowerNorm(0.5 if count <= _NAMES else 0.25, vmin=0, vmax=100), colormaps["Blues"])
+    cell = _cell(count)
+    pixels = colours.to_rgba(shares, bytes=True).repeat(cell, axis=0).repeat(cell, axis=1)
+    left, bottom = (round(inches * _DPI) for inches in (axes.get_position().p0 * figure.get_size_inches()))
+    figure.figimage(pixels, left, bottom)
+    axes.patch.set_visible(False)
+    axes.set_xlim(-0.5, count - 0.5)
+    axes.set_ylim(count - 0.5, -0.5)
+    scale = figure.colorbar(colours, cax=figure.add_axes(bar))
     scale.ax.yaxis.set_major_locator(FixedLocator([0, 1, 5, 10, 25, 50, 75, 100]))
     scale.ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g} %"))
+
+
+def _cell(count: int) -> int:
+    """Return the side of a cell in whole pixels, or some rows would be thicker than others."""
+    return max(1, math.ceil((700 if count <= _NUMBERS else _LEAST_PIXELS) / count))
 
 
 def _short(name: str) -> str:
