@@ -16,6 +16,7 @@ from src.training.schedule import image_size_at
 Row = dict[str, Any]
 _EPS = float(np.finfo(np.float64).eps)
 _WHOLE = 1e-6  # a count of hits that was divided by its images and multiplied again is off by less
+_CLOCK = 1e-6  # relative: a short window of a long run is a small difference of large numbers
 _PURE = 1e-12  # relative: another machine's cosine may differ in its last bits
 
 
@@ -114,7 +115,7 @@ def time_check(record: RunRecord, arithmetic: Arithmetic) -> Check:
         seconds, images = elapsed - before, (row["step"] - first) * arithmetic.batch_size
         if not seconds > 0:
             wrong.append(f"{_named(row)}: time/elapsed_seconds {elapsed} after {before}")
-        elif not math.isclose(rate * seconds, images, rel_tol=1e-3):
+        elif not math.isclose(rate * seconds, images, rel_tol=_CLOCK):
             wrong.append(f"{_named(row)}: time/images_per_second {rate:.6g}, and {images:,} images took {seconds:.6g} s")
         if not 0 <= row.get("time/data_wait_fraction", math.nan) <= 1.001:
             wrong.append(f"{_named(row)}: time/data_wait_fraction {row.get('time/data_wait_fraction')}")

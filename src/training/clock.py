@@ -41,6 +41,11 @@ class Clock:
         """Seconds of training so far, earlier processes included."""
         return self._elapsed + (time.monotonic() - self._since if self._running else 0.0)
 
+    @property
+    def elapsed_at_window(self) -> float:
+        """Seconds of training up to the last call of `window`: two of them differ by that window's seconds."""
+        return self._window[0]
+
     def waiting(self, items: Iterator[T]) -> Iterator[T]:
         """Pass the items on, and count the time blocked for each."""
         while True:

@@ -220,7 +220,7 @@ class Run:
             "data/image_size": self.image_size_at(epoch),
             "time/images_per_second": means.images / max(timing.seconds, 1e-9),
             "time/data_wait_fraction": timing.waited / max(timing.seconds, 1e-9),
-            "time/elapsed_seconds": self.clock.elapsed,
+            "time/elapsed_seconds": self.clock.elapsed_at_window,
         }
         if math.isfinite(norm):
             values["train/grad_norm"] = norm

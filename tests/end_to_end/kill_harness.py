@@ -21,8 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from src.tracking.machine_figures import repeatable
 from src.tracking.ledger_file import read_rows as read_ledger
+from src.tracking.machine_figures import repeatable
 from src.training.checkpoint_file import load_file
 from tests.end_to_end.small_data import COMBINATIONS, settings_of, write_small_data
 from tests.everything import EVERYTHING
