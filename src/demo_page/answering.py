@@ -3,7 +3,7 @@
 import time
 
 from src.batch import DataError, Encoded
-from src.demo_page.pictures import DAMAGED, look
+from src.demo_page.pictures import DAMAGED, look, trust_the_cap
 from src.demo_page.words import TOP, Answer, Refused
 from src.predictor import Predictor
 from src.session import Place
@@ -25,6 +25,7 @@ class TrainedAnswers:
 
     def __init__(self, trained: Trained, place: Place, max_pixels: int) -> None:
         assert trained.classes is not None
+        trust_the_cap()
         precision = choose_precision(trained.config.precision, place.device)
         model = build_trained(trained, precision, place.device)
         self._predictor = Predictor(trained.config, model, precision, place.device)

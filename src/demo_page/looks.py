@@ -26,11 +26,12 @@ CSS = """
 .answer .facts p { margin: 0 0 .25rem; }
 .answer.waiting, .answer.refused { display: block; padding: .9rem 1rem; border-radius: .5rem; }
 .answer.waiting { color: var(--body-text-color-subdued); border: 1px dashed var(--border-color-primary); }
-.answer.refused { border: 1px solid var(--error-border-color); border-left-width: .35rem; background: var(--error-background-fill);
+.answer.refused { border: 1px solid #dc2626; border-left-width: .35rem; background: var(--error-background-fill);
   color: var(--body-text-color); overflow-wrap: anywhere; }
 .answer.refused p, .answer.waiting p { margin: 0; }
 #image button { min-width: 44px; min-height: 44px; }
-#examples .gallery-item, #examples .gallery img { min-width: 56px; min-height: 56px; }
+#examples button, #examples button > div { width: 76px !important; height: 76px !important; min-width: 0 !important; }
+#examples button img { width: 100% !important; height: 100% !important; object-fit: cover; }
 @media (max-width: 640px) {
   .about h1 { font-size: 1.25rem; }
   .about ul { font-size: .84rem; gap: 0 .9rem; }

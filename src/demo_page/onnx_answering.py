@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .pictures import DAMAGED, FORMATS, UNDECODABLE, look
+from .pictures import DAMAGED, FORMATS, UNDECODABLE, look, trust_the_cap
 from .words import TOP, Answer, Refused
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -51,6 +51,7 @@ class OnnxAnswers:
     def __init__(self, model: Path, labels: Sequence[str], preprocessing: Preprocessing, max_pixels: int) -> None:
         import onnxruntime
 
+        trust_the_cap()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
         self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])

@@ -86,7 +86,7 @@ def answer_file(path: str | None, limits: Limits, answering: Answering) -> str:
 
 def _blocks(gradio: Any, about: About, limits: Limits, answering: Answering, examples: Sequence[Path], folder: Path) -> Any:
     with gradio.Blocks(analytics_enabled=False, title=about.title) as page:
-        gradio.HTML(heading(about))
+        gradio.HTML(heading(about), padding=False)
         with gradio.Row():
             with gradio.Column(scale=1, min_width=320):
                 image = gradio.Image(
@@ -102,7 +102,7 @@ def _blocks(gradio: Any, about: About, limits: Limits, answering: Answering, exa
                 )
             _hand_on_bytes(image, folder.resolve())
             with gradio.Column(scale=1, min_width=320):
-                answer = gradio.HTML(WAITING, elem_id="answer")
+                answer = gradio.HTML(WAITING, elem_id="answer", padding=False)
         if examples:
             dataset = gradio.Dataset(
                 label="Examples",

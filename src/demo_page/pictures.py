@@ -1,6 +1,7 @@
 """A visitor's bytes, looked at before anything is decoded: format by content, size, and what the visitor should know."""
 
 import io
+import warnings
 from typing import NamedTuple
 
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -13,6 +14,11 @@ UNDECODABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBo
 DAMAGED = "This image is damaged or incomplete: it cannot be decoded to its end."
 _TELL_FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF and PPM can be read."
 _UPRIGHT = 1
+
+
+def trust_the_cap() -> None:
+    """Let Pillow say nothing of images between its warning (89 million pixels) and its refusal: our own cap decides."""
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 class Looked(NamedTuple):

@@ -6,12 +6,9 @@ import socket
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-from PIL import Image
 
 from .guard import Guard
 from .page import build_app
@@ -114,7 +111,6 @@ def run(
     with room() as folder:
         import uvicorn
 
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # limits.max_pixels decides
         copies = []
         for number, path in enumerate(examples, start=1):  # under names of ours: a visitor sees them
             copies.append(folder / EXAMPLES / f"example {number}{path.suffix.lower()}")
