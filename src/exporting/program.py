@@ -94,10 +94,11 @@ def _forget_files(program: ExportedProgram) -> None:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep torch's own remarks off the console: what matters of an export is checked on images."""
+    unread = io.StringIO()
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # torch's loggers have levels and handlers of their own
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(unread), contextlib.redirect_stderr(unread):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from src.batch import Source
 from src.config import Config, ConfigError, Problem
-from src.config.data import SUBSET_SIZES, DataConfig
 from src.config.export import ExportKeys
 from src.config.model import CustomModel
+from src.data.subset import Subset, choose_subset
 from src.exporting.about import describe, title_of
 from src.exporting.calibration import calibration_of
 from src.exporting.card import model_card
@@ -94,13 +94,8 @@ def _require_packages(keys: ExportKeys) -> None:
 
 def _open_images(keys: ExportKeys, trained: Trained, place: Place) -> tuple[Source, Trained]:
     """Open the val split, cut down to the images that are wanted; a state dict's classes are the data's."""
-    config = trained.config
-    data = config.data
-    have = SUBSET_SIZES.get(data.val_subset) if isinstance(data.val_subset, str) else data.val_subset
-    if keys.check_images != "all" and (have is None or have > keys.check_images):
-        data = data.model_copy(update={"val_subset": max(1, keys.check_images)})
     try:
-        source = open_val(config.model_copy(update={"data": data}), place)
+        source = open_val(trained.config, place)
     except ConfigError as error:
         fix = "These are the images that the formats are compared on. check_images=0 compares on noise alone."
         raise ConfigError(error.stage, [*error.problems, Problem("check_images", keys.check_images, fix)]) from error
@@ -108,7 +103,9 @@ def _open_images(keys: ExportKeys, trained: Trained, place: Place) -> tuple[Sour
         trained = trained._replace(classes=source.classes)
     if trained.classes != source.classes:
         fix = f"its {len(source.classes)} classes are not the {len(trained.classes or ())} that {trained.path} was trained on."
-        raise ConfigError("the data", [Problem("data", data.name, fix)])
+        raise ConfigError("the data", [Problem("data", trained.config.data.name, fix)])
+    if isinstance(keys.check_images, int) and 0 < keys.check_images < len(source):
+        source = Subset(source, choose_subset(source.labels, keys.check_images))
     return source, trained
 
 
@@ -210,13 +207,10 @@ def _check(
             lost = 100 * (compared.model.hits[0] - form.hits[0]) / form.images
             formats[name]["lost_points"] = lost
             require_kept(name, lost, most=keys.max_drop)
-    told: dict[str, Any] = {"images": compared.model.images, "real": real, "all": real and _is_whole(keys, config.data)}
+    told: dict[str, Any] = {"images": compared.model.images, "real": real}
+    told["all"] = real and source is not None and not isinstance(source, Subset)
     told |= {"batch_sizes": list(BATCH_SIZES), "smallest_margin": compared.smallest_margin}
     return told | {"model": compared.model.figures(labelled=compared.labelled)}
-
-
-def _is_whole(keys: ExportKeys, data: DataConfig) -> bool:
-    return keys.check_images == "all" and data.val_subset == "full"
 
 
 def _tell(name: str, compared: Compared) -> None:
