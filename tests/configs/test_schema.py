@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from src.config import Config
+from src.config.audit import AuditConfig
 from src.config.demo import DemoConfig
 from src.config.lr_finder import FinderConfig
 from src.config.prepare import PrepareConfig
@@ -61,6 +62,7 @@ COMMANDS: dict[type[BaseModel], tuple[str, set[tuple[str, str]]]] = {
     PrepareConfig: ("config", reads([SRC / "prepare.py", *(SRC / "imagenet").rglob("*.py")])),
     WriterConfig: ("writer", reads([SRC / "ffcv_writer.py"])),
     DemoConfig: ("demo", reads([SRC / "config" / "demo.py", *(SRC / "demo_page").rglob("*.py")])),
+    AuditConfig: ("keys", reads([SRC / "audit.py", *(SRC / "auditing").rglob("*.py")])),
     FinderConfig: ("finder", reads([SRC / "lr_finder.py", SRC / "lr_search.py", SRC / "config" / "lr_finder.py"])),
 }
 COMMANDS_KEYS = [(command, key) for command in COMMANDS for key in command.model_fields]
