@@ -1,7 +1,7 @@
 """Weights & Biases, as a process of its own: `python -m src.tracking.wandb_tracker`, started by detached.py.
 
-It sends the rows of metrics.jsonl with the optimizer's step as wandb's. What it has sent, and the run's id, stand in
-<run>/wandb/sent.json, so a run that was resumed is one run there too: rows that are trained again are the same and are not sent
+It sends the rows of metrics.jsonl with the optimizer's step as wandb's. The run's id stands in <run>/wandb/sent.json, and what was
+sent in wandb's own files, so a run that was resumed is one run there too: rows that are trained again are the same and are not sent
 twice, and rows that an earlier process could not send are sent now.
 
 Two rows of one step become one of wandb's: an epoch's row ends at the step of its last window. So the last window waits for the
@@ -21,7 +21,9 @@ from urllib.parse import urlsplit
 
 from src.files import write_atomically
 from src.tracking.follower import LOOK_EVERY_SECONDS, Row, Rows, merged, run_follower, say
+from src.tracking.wandb_log import last_step
 
+_KINDS = ("train", "epoch")
 _SITE = "https://api.wandb.ai"
 
 
@@ -36,9 +38,21 @@ class Sent:
         self._path = path
         try:
             stored = json.loads(path.read_text())
-            self.id, self.steps = str(stored["id"]), {kind: int(stored[kind]) for kind in ("train", "epoch")}
-        except (OSError, ValueError, KeyError, TypeError):
-            self.id, self.steps = os.urandom(4).hex(), {"train": 0, "epoch": 0}
+            self.id, self.steps = str(stored["id"]), {kind: int(stored[kind]) for kind in _KINDS}
+            self._began = int(stored.get("began", 0))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            self.id, self.steps, self._began = os.urandom(4).hex(), dict.fromkeys(_KINDS, 0), 0
+
+    def begin(self) -> None:
+        """Learn what became of what an earlier process handed over: where that was killed, wandb has not kept all of it.
+
+        Where wandb's files are gone, for they were sent and cleared away, what was noted counts.
+        """
+        kept = last_step(self._path.parent, self.id)
+        if kept is not None:
+            self.steps = dict.fromkeys(_KINDS, max(self._began, kept))
+        self._began = min(self.steps.values())
+        self.note([])
 
     def has(self, row: Row) -> bool:
         """Return whether the row was sent."""
@@ -48,7 +62,7 @@ class Sent:
         """Remember that these were sent."""
         for row in rows:
             self.steps[row["kind"]] = max(self.steps[row["kind"]], row["step"])
-        write_atomically(self._path, json.dumps({"id": self.id, **self.steps}).encode())
+        write_atomically(self._path, json.dumps({"id": self.id, **self.steps, "began": self._began}).encode())
 
 
 def follow(order: dict[str, Any], ended: threading.Event, speak: IO[str]) -> None:
@@ -64,7 +78,7 @@ def follow(order: dict[str, Any], ended: threading.Event, speak: IO[str]) -> Non
         with suppress(OSError):  # a file system without locks
             fcntl.flock(lock, fcntl.LOCK_EX)  # an earlier process of this run may still be sending
         sent = Sent(folder / "wandb" / "sent.json")
-        sent.note([])
+        sent.begin()
         run = _start(order, sent, speak)
         rows = Rows(folder / "metrics.jsonl", sent.has)
         while True:

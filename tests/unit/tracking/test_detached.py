@@ -217,3 +217,21 @@ def test_rows_of_a_step_go_together_and_none_goes_twice(tmp_path: Path) -> None:
 def test_a_damaged_note_of_what_was_sent_begins_anew(tmp_path: Path, text: str) -> None:
     (tmp_path / "sent.json").write_text(text)
     assert not Sent(tmp_path / "sent.json").has(ROW)
+
+
+def test_what_wandb_has_not_kept_is_sent_again_and_what_it_has_is_not(tmp_path: Path) -> None:
+    """A killed process had handed over more than wandb's file holds; and where files were cleared away, the note counts."""
+    pytest.importorskip("wandb")
+    sent = Sent(tmp_path / "sent.json")
+    sent.begin()
+    sent.note([ROW | {"step": 12}])
+    again = Sent(tmp_path / "sent.json")
+    again.begin()
+    assert again.has(ROW | {"step": 12}), "there is no file of wandb's: it was sent and cleared away"
+    folder = tmp_path / f"offline-run-20260101_000000-{sent.id}"
+    folder.mkdir()
+    (folder / f"run-{sent.id}.wandb").write_bytes(b":W&B\x00\x00\x00" + b"\x07" * 5)
+    again.note([ROW | {"step": 20}])
+    third = Sent(tmp_path / "sent.json")
+    third.begin()
+    assert third.has(ROW | {"step": 12}) and not third.has(ROW | {"step": 16}), "from where the process that was killed began"
