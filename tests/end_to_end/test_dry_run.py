@@ -1,5 +1,6 @@
-"""`dry_run=true` shows the plan of a run, draws its schedule, and trains and writes nothing else."""
+"""`dry_run=true` shows the plan of a run, times its parts, draws its schedule, and trains and writes nothing else."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,19 +17,27 @@ from src.models.build import build_model
 
 IMAGENET = ("data=synthetic", "data.num_train=1281167", "data.num_val=50000", "data.num_classes=1000")
 Plan = Callable[[str], str]
+PARTS = ("start_seconds", "training_seconds", "evaluation_seconds", "saving_seconds")
+
+
+def figures_of(line: str) -> dict[str, Any]:
+    """Return what the last line of stdout says."""
+    figures: dict[str, Any] = json.loads(line)
+    assert figures["status"] == "planned"
+    return figures
 
 
 @pytest.fixture
 def plan_of(run_door: Callable[..., Any], tmp_path: Path) -> Callable[..., Plan]:
     """Run the dry run and return what shows a row by its name, its whole line."""
 
-    def plan(*overrides: str) -> Plan:
+    def plan(*overrides: str, ranks: int | None = None) -> Plan:
         caches = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "MPLCONFIGDIR": matplotlib.get_configdir()}
-        done = run_door("dry_run=true", f"runs_dir={tmp_path / 'runs'}", *overrides, env={"COLUMNS": "250", **caches})
+        done = run_door("dry_run=true", f"runs_dir={tmp_path / 'runs'}", *overrides, env={"COLUMNS": "250", **caches}, ranks=ranks)
         assert done.returncode == 0, done.stderr
-        assert done.stdout == ""
+        (line,) = done.stdout.splitlines()
         assert "dry run: nothing was trained" in done.stderr
-        lines = done.stderr.splitlines()
+        lines = [*done.stderr.splitlines(), f"figures{line}"]
         return lambda name: next(line for line in lines if line.lstrip("│ ").startswith(name))
 
     return plan
@@ -50,6 +59,10 @@ def test_the_plan_of_resnet50(tmp_path: Path, plan_of: Callable[..., Plan]) -> N
     assert "195 MiB" in shown("checkpoint")
     for name in ("memory a rank", "one rank trains", "loader must deliver", "training takes"):
         assert any(character.isdigit() for character in shown(name))
+    assert re.search(r"a step takes about [\d,]+ s here: estimate_seconds=10+ measures some", shown("not measured"))
+    figures = figures_of(shown("figures").removeprefix("figures"))
+    assert (figures["steps"], figures["expected"]) == (100, None)
+    assert figures["not_measured"] in shown("not measured")
 
     assert "2048 x 1 x 1" in shown("layer4 ")
     assert "BatchNorm2d" in shown("bn1")
@@ -76,21 +89,30 @@ def test_the_arithmetic_of_a40_adam(plan_of: Callable[..., Plan]) -> None:
 
 
 def forward_flops(image_size: int) -> int:
-    model = build_model(load(["data=synthetic", "model=small_resnet"]).model, num_classes=10).eval()
+    model = build_model(load(["data=synthetic", "model=small_resnet", "model.width=8"]).model, num_classes=10).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 3, image_size, image_size))
     return counter.get_total_flops()
 
 
 def test_everything_at_once_is_told_and_counted(plan_of: Callable[..., Plan], tmp_path: Path) -> None:
-    """Growing images, SAM at every second step, an average, a rate scaled to the batch: each epoch counts as what it is."""
+    """Growing images, SAM at every second step, an average, a scaled rate, a price: each epoch counts as what it is."""
     shown = plan_of(
-        *("data=synthetic", "model=small_resnet", "epochs=6", "batch_size=100", "data.num_train=1050", "run_name=all"),
+        *(
+            "data=synthetic",
+            "model=small_resnet",
+            "model.width=8",
+            "epochs=6",
+            "batch_size=100",
+            "data.num_train=1050",
+            "run_name=all",
+        ),
         *("data.image_size=32", "data.ramp_from_size=16", "data.ramp_from_epoch=1", "data.ramp_to_epoch=3", "data.ramp_multiple=8"),
         *("optim.sam_rho=0.05", "optim.sam_every_steps=2", "optim.peak_lr=0.1", "optim.lr_scaling=sqrt"),
         *("optim.reference_batch_size=25", "average=ema_swa", "average.decay=null", "average.half_life_steps=50"),
         *("average.every_steps=4", "average.swa_start_epoch=4", "average.swa_lr=0.02", "average.swa_anneal_epochs=1"),
         *("average.recalibrate_images=500", "schedule.warmup_epochs=1"),
+        *("price_per_hour=36", "price_currency=CHF", "estimate_seconds=10"),
     )
     assert "60 = 6 epochs x 10" in shown("steps")
     assert "sqrt: 0.1 for 25 images is 0.2 for 100" in shown("lr_scaling")
@@ -106,6 +128,49 @@ def test_everything_at_once_is_told_and_counted(plan_of: Callable[..., Plan], tm
     assert f"{flops / 1e18:.3g} EFLOP" in shown("in all")
     with Image.open(tmp_path / "runs" / "all.schedule.png") as opened:
         assert opened.size == (1080, 768), "a second panel for the sizes"
+    figures = figures_of(shown("figures").removeprefix("figures"))["expected"]
+    check_figures(figures, steps=60, batch_size=100, epochs=6)
+    assert list(figures["step_seconds"]) == ["16", "32"], "the smallest and the largest size are measured"
+    at_16, at_32 = (figures["step_seconds"][size]["expected"] for size in ("16", "32"))
+    assert 60 * min(at_16, at_32) < figures["training_seconds"]["expected"] < 60 * max(at_16, at_32)
+    assert figures["cost"]["currency"] == "CHF"
+    assert figures["cost"]["total"]["expected"] == pytest.approx(figures["total_seconds"]["expected"] * 36 / 3600, rel=1e-4)
+    assert figures["cost"]["epoch"]["most"] == pytest.approx(figures["epoch_seconds"]["most"] * 36 / 3600, rel=1e-4)
+    assert "CHF, at 36 CHF an hour" in shown("the run costs")
+    assert "sizes between 16 and 32 px" in shown("not covered")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["all.schedule.png"]
+
+
+def check_figures(figures: dict[str, Any], *, steps: int, batch_size: int, epochs: int) -> None:
+    """Check that the parts add up, and that each lies where it may."""
+    for name in (*PARTS, "epoch_seconds", "total_seconds"):
+        assert 0 <= figures[name]["least"] <= figures[name]["expected"] <= figures[name]["most"], name
+        if name != "saving_seconds":
+            assert figures[name]["expected"] > 0, name
+    for which in ("expected", "least", "most"):
+        whole = figures["total_seconds"][which]
+        assert whole == pytest.approx(sum(figures[part][which] for part in PARTS), rel=1e-4)
+        assert figures["total_hours"][which] == pytest.approx(whole / 3600, rel=1e-4)
+    repeated = sum(figures[part]["expected"] for part in PARTS[1:])
+    assert figures["epoch_seconds"]["expected"] == pytest.approx(repeated / epochs, rel=1e-4)
+    assert figures["images_per_second"] == pytest.approx(steps * batch_size / figures["training_seconds"]["expected"], rel=1e-3)
+    assert figures["limited_by"] in ("data", "compute")
+    assert figures["loader_images_per_second"] > 0
+
+
+def test_all_ranks_are_measured_together_and_one_speaks(plan_of: Callable[..., Plan], tmp_path: Path) -> None:
+    """33 validation images a batch of 8: one rank has more batches to evaluate than the other."""
+    shown = plan_of(
+        *("data=synthetic", "model=small_resnet", "epochs=2", "batch_size=20", "data.num_train=200", "data.num_val=33"),
+        *("eval_batch_size=8", "data.image_size=16", "data.resize_size=18", "schedule.warmup_epochs=1", "run_name=two"),
+        *("estimate_seconds=4", "model.width=4"),
+        ranks=2,
+    )
+    assert "20 images = 2 ranks x 10 a micro-batch" in shown("batch")
+    figures = figures_of(shown("figures").removeprefix("figures"))
+    assert figures["ranks"] == 2
+    check_figures(figures["expected"], steps=20, batch_size=20, epochs=2)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["two.schedule.png"]
 
 
 def test_a_size_that_the_model_does_not_take_is_named(run_door: Callable[..., Any], tmp_path: Path) -> None:

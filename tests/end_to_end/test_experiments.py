@@ -75,7 +75,8 @@ def test_a_recipe_for_all_of_imagenet_passes_its_dry_run(
         assert (
             f"training in {hours:g} h takes {a_epoch * config.batch_size * config.epochs / hours / 3600:,.0f} images/s" in said.err
         )
-    assert said.out == ""
+    plan = json.loads(said.out.splitlines()[-1])
+    assert plan["steps"] == a_epoch * config.epochs
     (picture,) = tmp_path.iterdir()
     assert picture.read_bytes().startswith(b"\x89PNG")
 
