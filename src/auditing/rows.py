@@ -130,7 +130,7 @@ def epochs_check(record: RunRecord, config: Config, arithmetic: Arithmetic, num_
     done = int(record.ledger["step"][-1]) // a_epoch
     wrong = [f"{_named(row)} is not at an epoch's end" for row in epochs if row["step"] % a_epoch]
     numbers = [row["step"] // a_epoch for row in epochs]
-    first = numbers[0] if numbers else 1
+    first = -(-int(record.ledger["step"][0]) // a_epoch)
     expected = list(range(first, done + 1))
     short = record.status.get("status") != "finished" and numbers == expected[:-1]  # ended before it was evaluated
     if numbers != expected and not short:
