@@ -55,7 +55,7 @@ class Content(NamedTuple):
 
 
 def gather(words: Sequence[str], config: ReportConfig) -> Content:
-    """Read the runs, group, draw and compare them.
+    """Read the runs, group and compare them. Nothing is drawn yet.
 
     Raises:
         ConfigError: if a path does not exist, no run can be reported, or `against` is not one group.
@@ -88,8 +88,13 @@ def gather(words: Sequence[str], config: ReportConfig) -> Content:
         members = tuple(group for group in groups if group.task == task)
         data, classes = task
         name = f"{data}" if classes is None else f"{data}, {classes:,} classes"
-        tasks.append(Task(name, f"task{number}_" if len(names) > 1 else "", members, tuple(draw_all(members))))
+        tasks.append(Task(name, f"task{number}_" if len(names) > 1 else "", members, ()))
     return Content(config, tuple(tasks), tuple(comparisons), tuple(_warnings(groups, tasks, left_out)), tuple(left_out))
+
+
+def with_figures(content: Content) -> Content:
+    """Draw each task's figures."""
+    return content._replace(tasks=tuple(task._replace(figures=tuple(draw_all(task.groups))) for task in content.tasks))
 
 
 def _split(against: str | None) -> list[str]:

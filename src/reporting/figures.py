@@ -190,6 +190,5 @@ def _throughput(lines: Sequence[Line]) -> Drawn | None:
     below.set_ylabel("waiting (%)")
     below.set_xlabel("epochs")
     finish(figure, axes, "Throughput, and the share of time spent waiting for data", legend)
-    figure.align_ylabels()
     caption = f"Below: the share of training time in which the loop waited for the next batch. {bands(lines)}"
     return Drawn("throughput", "Throughput", caption, f"Images a second against epochs. {'; '.join(words)}.", figure)

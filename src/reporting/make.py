@@ -9,7 +9,7 @@ from loguru import logger
 from src.config import ConfigError, Problem
 from src.config.report import ReportConfig
 from src.files import write_atomically
-from src.reporting.content import FIGURES, Content, gather
+from src.reporting.content import FIGURES, Content, gather, with_figures
 from src.reporting.markdown import as_markdown
 from src.reporting.page import as_page
 from src.reporting.pictures import png, svg
@@ -35,7 +35,8 @@ def make_report(words: Sequence[str], config: ReportConfig) -> dict[str, Any]:
     for warning in content.warnings:
         logger.warning(warning)
     target = Path(config.target).expanduser() if config.target is not None else content.groups[0].runs[0].path.parent / "report"
-    logger.info(f"writing {sum(len(task.figures) for task in content.tasks)} figures and the page to {target}")
+    logger.info(f"drawing, and writing to {target}")
+    content = with_figures(content)
     try:
         _write(content, target)
     except OSError as error:

@@ -3,6 +3,7 @@
 import io
 import re
 import warnings
+from functools import lru_cache
 from html import escape
 
 from src.reporting.figures import Drawn
@@ -19,7 +20,9 @@ def png(drawn: Drawn) -> bytes:
 
 def svg(drawn: Drawn) -> bytes:
     """Return the figure on white, letters as outlines. The same figure gives the same bytes."""
-    return _saved(drawn, "svg", facecolor="white", metadata={"Date": None, "Creator": None})
+    text = _svg(drawn)
+    inside = text.index(">", text.index("<svg")) + 1
+    return f'{text[:inside]}\n <rect width="100%" height="100%" fill="#ffffff"/>{text[inside:]}'.encode()
 
 
 def inline_svg(drawn: Drawn, *, number: int) -> str:
@@ -29,7 +32,7 @@ def inline_svg(drawn: Drawn, *, number: int) -> str:
         drawn: the figure.
         number: of the figure in the page: ids of two figures must not meet.
     """
-    text = _saved(drawn, "svg", facecolor="none", metadata={"Date": None, "Creator": None}).decode()
+    text = _svg(drawn)
     text = text[text.index("<svg") :]
     text = re.sub(r"<!--.*?-->", "", text, flags=re.S)  # each holds a text as it was typed
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
@@ -40,6 +43,11 @@ def inline_svg(drawn: Drawn, *, number: int) -> str:
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r"\s*\n\s*", "\n", text)
     return text.replace("<svg ", f'<svg role="img" aria-label="{escape(drawn.alt)}" ', 1)
+
+
+@lru_cache(maxsize=64)
+def _svg(drawn: Drawn) -> str:
+    return _saved(drawn, "svg", facecolor="none", metadata={"Date": None, "Creator": None}).decode()
 
 
 def _saved(drawn: Drawn, kind: str, *, facecolor: str, metadata: dict[str, None]) -> bytes:

@@ -25,7 +25,7 @@ INK, GRID = "#1b1f24", "#b8bec6"
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 _WIDTH, _HEIGHT, _ENTRY = 5.3, 3.5, 0.17  # inches; of a line of the legend
-_FONT, _DPI = 9.0, 220
+_FONT, _DPI = 9.0, 180
 _LEGEND_WIDTH = 66
 _MOST_MARKED = 25
 _LATE = 0.2  # of a line's points: what comes before may lie outside the picture where it would flatten the rest
@@ -182,6 +182,9 @@ def finish(figure: "Figure", axes: "Axes", title: str, entries: Sequence[tuple[A
     legend = figure.legend([artist for artist, _ in entries], labels, loc="outside lower left", frameon=False, ncols=1)
     for text in legend.get_texts():
         text.set_parse_math(False)  # a $ in a name is a $
+    figure.align_ylabels()
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # what was laid out once stays, for every kind of file
 
 
 @contextmanager

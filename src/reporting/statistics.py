@@ -17,7 +17,7 @@ from src.config import ConfigError, Problem
 
 _MOST_SPLITS = 500_000  # that are all gone through; about a second
 _DRAWN_SPLITS = 100_000
-_SLACK = 1e-9  # of the observed difference: a split that rounding alone makes smaller is as large
+_SLACK = 1e-9  # points: a split that rounding alone makes another is as large
 
 
 class Summary(NamedTuple):
@@ -109,11 +109,11 @@ def paired(first: Sequence[float], second: Sequence[float], *, confidence: float
 
 
 def permute_groups(first: Sequence[float], second: Sequence[float]) -> Permutation:
-    """Deal all figures out in two groups of these sizes, in every way, and count differences of means at least as large."""
+    """Deal all figures out in two groups of these sizes, in every way, and count differences of means at least as far out."""
     values = np.asarray([*first, *second], dtype=np.float64)
     n, m = len(first), len(second)
     splits = math.comb(n + m, n)
-    observed = abs(values[:n].mean() - values[n:].mean())
+    observed = values[:n].mean() - values[n:].mean()
     exact = splits <= _MOST_SPLITS
     if exact:
         chosen = np.fromiter((i for split in combinations(range(n + m), n) for i in split), dtype=np.intp).reshape(-1, n)
@@ -122,7 +122,7 @@ def permute_groups(first: Sequence[float], second: Sequence[float]) -> Permutati
         chosen = np.stack([generator.permutation(n + m)[:n] for _ in range(_DRAWN_SPLITS)])
     sums = values[chosen].sum(axis=1)
     differences = sums / n - (values.sum() - sums) / m
-    return _permutation(differences, observed, splits, exact=exact, smallest=(2 if n == m else 1) / splits)
+    return _permutation(differences, observed, splits, exact=exact)
 
 
 def flip_signs(differences: Sequence[float]) -> Permutation:
@@ -136,7 +136,7 @@ def flip_signs(differences: Sequence[float]) -> Permutation:
     else:
         signs = 1 - 2 * np.random.default_rng(0).integers(0, 2, (_DRAWN_SPLITS, n))
     means = (signs * values).mean(axis=1)
-    return _permutation(means, abs(values.mean()), splits, exact=exact, smallest=2 / splits)
+    return _permutation(means, values.mean(), splits, exact=exact)
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -150,10 +150,13 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _permutation(found: NDArray[np.float64], observed: float, splits: int, *, exact: bool, smallest: float) -> Permutation:
-    count = int((np.abs(found) >= observed * (1 - _SLACK)).sum())
-    p = count / len(found) if exact else (count + 1) / (len(found) + 1)  # the observed one is one of the ways
-    return Permutation(float(p), smallest, splits, exact)
+def _permutation(found: NDArray[np.float64], observed: float, splits: int, *, exact: bool) -> Permutation:
+    """Return twice the smaller tail, as scipy.stats.permutation_test does; of a sample the observed way is one more."""
+    slack = _SLACK * max(1.0, abs(observed))
+    tails = (int((found >= observed - slack).sum()), int((found <= observed + slack).sum()))
+    more = 0 if exact else 1
+    p = 2 * (min(tails) + more) / (len(found) + more)
+    return Permutation(min(1.0, p), 2 / splits, splits, exact)
 
 
 def _test(

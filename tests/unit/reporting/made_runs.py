@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from src.batch import Record
-from src.config import load
+from src.config import Config, load
 from src.reporting.records import Run, read_run
 from src.tracking.config_file import write_config
 from src.tracking.jsonl import JsonlTracker
@@ -57,8 +58,7 @@ def make_run(
         protocol: entries that are told otherwise than PROTOCOL has them.
     """
     folder.mkdir(parents=True)
-    asked = [f"epochs={epochs or len(accuracies)}", "schedule.warmup_epochs=0", f"seed={seed}", f"run_name={json.dumps(folder.name)}"]
-    config = load(["experiment=demo", *asked, *overrides])
+    config = _configuration(epochs or len(accuracies), tuple(overrides)).model_copy(update={"seed": seed, "run_name": folder.name})
     write_config(folder / "config.yaml", config)
     told = PROTOCOL | {"resize_size": config.data.resize_size, "image_size": config.data.eval_image_size} | protocol
     state = {"status": status, "step": STEPS * len(accuracies)} | ({"protocol": told} if status == "finished" else {})
@@ -74,6 +74,11 @@ def make_run(
     tracker.sync()
     tracker.close()
     return folder
+
+
+@cache
+def _configuration(epochs: int, overrides: tuple[str, ...]) -> Config:
+    return load(["experiment=demo", f"epochs={epochs}", "schedule.warmup_epochs=0", *overrides])
 
 
 def run_of(folder: Path, accuracies: Sequence[float | None], **settings: Any) -> Run:
@@ -94,5 +99,10 @@ def _write_epoch(tracker: JsonlTracker, epoch: int, accuracy: float | None, *, s
         tracker.log(Record("train", step, epoch, window))
     values = {"train/loss": 1 / (epoch + 1), "train/acc1": 50.0 + epoch, "train/acc5": 90.0, "time/epoch_seconds": seconds}
     if accuracy is not None:
-        values |= {"val/loss": 1 - accuracy / 200, "val/acc1": accuracy, "val/acc5": 99.0 + accuracy / 200, "time/eval_seconds": 1.0}
+        values |= {
+            "val/loss": 1 - accuracy / 200,
+            "val/acc1": accuracy,
+            "val/acc5": 99.0 + accuracy / 200,
+            "time/eval_seconds": 1.0,
+        }
     tracker.log(Record("epoch", STEPS * (epoch + 1), epoch, values))
