@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from src.config import Config
 from src.config.audit import AuditConfig
 from src.config.demo import DemoConfig
+from src.config.evaluate import EvaluateConfig
 from src.config.lr_finder import FinderConfig
 from src.config.prepare import PrepareConfig
 from src.config.problems import choice_key, parts_of
@@ -63,6 +64,7 @@ COMMANDS: dict[type[BaseModel], tuple[str, set[tuple[str, str]]]] = {
     WriterConfig: ("writer", reads([SRC / "ffcv_writer.py"])),
     DemoConfig: ("demo", reads([SRC / "config" / "demo.py", *(SRC / "demo_page").rglob("*.py")])),
     AuditConfig: ("keys", reads([SRC / "audit.py", *(SRC / "auditing").rglob("*.py")])),
+    EvaluateConfig: ("evaluate", reads([SRC / "evaluate.py", SRC / "evaluate_run.py"])),
     FinderConfig: ("finder", reads([SRC / "lr_finder.py", SRC / "lr_search.py", SRC / "config" / "lr_finder.py"])),
 }
 COMMANDS_KEYS = [(command, key) for command in COMMANDS for key in command.model_fields]

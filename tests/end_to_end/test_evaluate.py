@@ -92,7 +92,8 @@ def test_tables_agree_with_the_figures_and_with_the_logits(
     assert said["val_loss"] == pytest.approx(sum(losses) / 40, rel=1e-9)
     pairs = rows(tmp_path / "t" / "confused.csv")
     assert sum(int(row["images"]) for row in pairs) == 40 - confusion.trace()
-    assert Image.open(tmp_path / "t" / "confusion.png").size[0] > 1000
+    with Image.open(tmp_path / "t" / "confusion.png") as picture:
+        assert picture.width > 1000
     pillow = said["pillow"]
     assert isinstance(pillow, dict) and 0 < pillow["mean_abs_pixel"] < 1 and 0 < pillow["mean_abs_logit"] <= pillow["max_abs_logit"]
 
