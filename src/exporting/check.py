@@ -24,6 +24,7 @@ class Comparison:
     Attributes:
         images: how many.
         max_difference: the largest |difference| of a logit; NaN where one of the two is not finite.
+        largest_logit: the largest |logit| of the model.
         sum_difference: of |differences|, over images and classes.
         logits: how many were compared.
         different: of images whose highest logit is another class's.
@@ -33,6 +34,7 @@ class Comparison:
 
     images: int = 0
     max_difference: float = 0.0
+    largest_logit: float = 0.0
     sum_difference: float = 0.0
     logits: int = 0
     different: int = 0
@@ -46,16 +48,12 @@ class Comparison:
             expected: the model's logits, float32 (N, K).
             found: the form's, float32 (N, K).
             labels: int64 (N,), or None where there are none.
-
-        Raises:
-            ExportError: if the form's logits have another shape.
         """
-        if found.shape != expected.shape:
-            raise ExportError(f"gave logits of shape {tuple(found.shape)} where the model gives {tuple(expected.shape)}")
         apart = (found.double() - expected.double()).abs()
         largest = float(apart.max())
         # max() of Python would lose a NaN on one side
         self.max_difference = math.nan if math.isnan(largest + self.max_difference) else max(self.max_difference, largest)
+        self.largest_logit = max(self.largest_logit, float(expected.abs().max()))
         self.sum_difference += float(apart.sum())
         self.logits += apart.numel()
         ours, theirs = expected.argmax(1), found.argmax(1)
@@ -72,6 +70,7 @@ class Comparison:
         """Return plain values for the result."""
         values: dict[str, Any] = {
             "max_difference": self.max_difference,
+            "largest_logit": self.largest_logit,
             "mean_difference": self.sum_difference / max(self.logits, 1),
             "different_predictions": self.different,
         }
@@ -120,21 +119,24 @@ def compare(model: Runs, forms: Mapping[str, Runs], batches: Iterable[tuple[Tens
             first, second = expected.topk(2, dim=1).values.unbind(1)
             compared.smallest_margin = min(compared.smallest_margin, float((first - second).min()))
         for name, form in forms.items():
-            compared.forms[name].add(expected, run_form(name, form, images), labels)
+            compared.forms[name].add(expected, run_form(name, form, images, expected), labels)
     return compared
 
 
-def run_form(name: str, form: Runs, images: Tensor) -> Tensor:
-    """Run a form, and name it where it fails.
+def run_form(name: str, form: Runs, images: Tensor, expected: Tensor) -> Tensor:
+    """Run a form, and name it where it fails, or its logits have another shape than the model's.
 
     Raises:
         ExportError: see above.
     """
     try:
-        return form(images)
+        found = form(images)
     except Exception as error:  # of runtimes of any kind
         first = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ExportError(f"{name} fails on {len(images)} images of {tuple(images.shape[1:])}: {first}") from error
+    if found.shape != expected.shape:
+        raise ExportError(f"{name} gives logits of shape {tuple(found.shape)} where the model gives {tuple(expected.shape)}")
+    return found
 
 
 def require_batch_sizes(model: Runs, forms: Mapping[str, Runs], images: Tensor, sizes: Iterable[int], *, most: float) -> None:
@@ -145,7 +147,7 @@ def require_batch_sizes(model: Runs, forms: Mapping[str, Runs], images: Tensor, 
         forms: by name.
         images: float32 (N, 3, S, S), at least as many as the largest size.
         sizes: of batches.
-        most: the largest difference of a logit.
+        most: see require_close.
 
     Raises:
         ExportError: naming the form and the size.
@@ -154,19 +156,28 @@ def require_batch_sizes(model: Runs, forms: Mapping[str, Runs], images: Tensor, 
         expected = model(images[:size])
         for name, form in forms.items():
             found = Comparison()
-            found.add(expected, run_form(name, form, images[:size]), None)
-            if not found.max_difference <= most:  # a NaN is refused
-                raise ExportError(_too_far(name, found, f"{size} images at once", most))
+            found.add(expected, run_form(name, form, images[:size], expected), None)
+            require_close(name, found, most=most, where=f"a batch of {size}")
 
 
-def require_close(name: str, found: Comparison, *, most: float) -> None:
+def require_close(name: str, found: Comparison, *, most: float, where: str | None = None) -> None:
     """Refuse a form that is further from the model than it may.
+
+    Args:
+        name: the form's.
+        found: beside the model.
+        most: the largest difference of a logit; where logits are above 1, as a share of the largest, for so rounding grows.
+        where: which images these were.
 
     Raises:
         ExportError: with the difference.
     """
-    if not found.max_difference <= most:
-        raise ExportError(_too_far(name, found, f"{found.images:,} images", most))
+    allowed = most * max(1.0, found.largest_logit)
+    if not found.max_difference <= allowed:  # a NaN is refused
+        raise ExportError(
+            f"{name}: a logit differs by {found.max_difference:.3g} from the model's, on {where or f'{found.images:,} images'}; "
+            f"max_difference={most:g} allows {allowed:.3g}. Nothing was written. Leave the format out, or allow more."
+        )
 
 
 def require_kept(name: str, lost: float, *, most: float) -> None:
@@ -185,10 +196,3 @@ def require_kept(name: str, lost: float, *, most: float) -> None:
         raise ExportError(
             f"{name} costs {lost:.3f} points of top-1; max_drop={most:g} is allowed. Nothing was exported. {advice}, or allow more."
         )
-
-
-def _too_far(name: str, found: Comparison, where: str, most: float) -> str:
-    return (
-        f"{name}: a logit differs by {found.max_difference:.3g} from the model's, on {where}; max_difference={most:g} is allowed. "
-        "Nothing was written. Leave this format out, or allow more if you know why."
-    )
