@@ -1,6 +1,7 @@
 """A visitor of the demo page without a browser: what its JavaScript sends, and what is sent by who means no good."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -91,6 +92,9 @@ class Served:
             self._reader.join(10)
         return "".join(self.said)
 
+    def close(self) -> None:
+        self._reader.join(10)
+
     def memory(self) -> int:
         """Return the most bytes that it ever held."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
@@ -100,15 +104,20 @@ class Served:
 @contextmanager
 def serving(command: Sequence[str], cwd: Path = ROOT, **settings: str) -> Iterator[Served]:
     """Run a command that serves, until the block ends."""
-    import os
-
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **settings}
     process = subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    served: Served | None = None
     try:
-        yield Served(process)
+        served = Served(process)
+        yield served
     finally:
         process.kill()
         process.wait()
+        if served is not None:
+            served.close()
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
 
 
 def demo(*arguments: str) -> list[str]:

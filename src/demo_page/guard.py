@@ -82,7 +82,7 @@ class Guard:
             return
         path = scope["path"]
         most = self._limits.max_upload_bytes + _FORM_BYTES if path == _UPLOAD else _JSON_BYTES
-        claimed = most if path == _UPLOAD else 0
+        claimed = self._claim(scope) if path == _UPLOAD else 0
         body = _Body(receive, most)
         begun = failed = False
 
@@ -126,9 +126,14 @@ class Guard:
         if path == _UPLOAD:
             if length.isdecimal() and int(length) > self._limits.max_upload_bytes + _FORM_BYTES:
                 return 413, self._too_large()
-            if self._kept_bytes() + self._arriving + self._limits.max_upload_bytes > self._limits.keep_bytes:
+            if self._kept_bytes() + self._arriving + self._claim(scope) > self._limits.keep_bytes:
                 return 503, "Too many images are here at the moment. Try again in a minute."
         return None
+
+    def _claim(self, scope: Scope) -> int:
+        """Return the room that an upload asks for: what it says, or the most that is let through."""
+        said = next((value for name, value in scope["headers"] if name.lower() == b"content-length"), b"")
+        return int(said) if said.isdigit() else self._limits.max_upload_bytes + _FORM_BYTES
 
     def _may_see(self, name: str) -> bool:
         try:

@@ -149,10 +149,12 @@ def test_a_larger_body_is_refused_by_its_header_or_while_it_arrives(guard: Guard
 
 
 def test_uploads_wait_where_too_many_are_kept(guard: Guard, folder: Path) -> None:
-    (folder / "x").write_bytes(bytes(149_000))
-    assert ask(guard, "POST", UPLOAD).status == 200
-    (folder / "y").write_bytes(bytes(3_000))
-    answered = ask(guard, "POST", UPLOAD)
+    (folder / "x").write_bytes(bytes(150_000))
+    assert ask(guard, "POST", UPLOAD, content_length="100000").status == 200
+    assert ask(guard, "POST", UPLOAD, content_length="100001").status == 503
+    assert ask(guard, "POST", UPLOAD).status == 503  # it does not say how much it is
+    (folder / "y").write_bytes(bytes(50_000))
+    answered = ask(guard, "POST", UPLOAD, content_length="100000")
     assert answered.status == 503 and "Try again" in answered.body
     assert ask(guard, "GET", "/").status == 200
 
