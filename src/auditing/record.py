@@ -22,7 +22,7 @@ _METRICS, _REGISTER = "metrics.jsonl", "checkpoints.json"
 
 
 class State(NamedTuple):
-    """A kept checkpoint: its file names (hard links of one file are one state), and what it holds."""
+    """A kept checkpoint: its file names (those of one content are one state), and what it holds."""
 
     names: tuple[str, ...]
     state: dict[str, Any]
@@ -105,17 +105,20 @@ def read_record(folder: Path, overrides: Sequence[str]) -> RunRecord:
 def _read_states(folder: Path, wrong: dict[str, str]) -> list[State]:
     """Return every checkpoint that can be read, and note what is wrong with files."""
     register = _read_json(folder / _REGISTER)
-    by_file: dict[int, list[Path]] = {}
+    by_file: dict[int, str] = {}  # names of one file are read once
+    by_content: dict[str, list[Path]] = {}  # a copied folder holds a file for each name
     for path in sorted(folder.glob("*.ckpt")):
-        by_file.setdefault(path.stat().st_ino, []).append(path)
+        inode = path.stat().st_ino
+        if inode not in by_file:
+            by_file[inode] = _digest(path)
+        by_content.setdefault(by_file[inode], []).append(path)
     states = []
-    for paths in by_file.values():
+    for digest, paths in by_content.items():
         try:
             state = load_file(paths[0])
         except CheckpointError as error:
             wrong[paths[0].name] = str(error)
             continue
-        digest = _digest(paths[0])
         for path in paths:
             entry = register.get(path.name)
             if not isinstance(entry, dict) or (entry.get("sha256"), entry.get("step")) != (digest, state["step"]):
