@@ -136,6 +136,9 @@ def _fill(
     if keys.latency:
         logger.info("measuring latency")
         result["latency"] = speeds({"pytorch": eager, **forms}, config.data.eval_image_size)
+        if "int8" in forms:  # beside the file that it was made of, by the same runtime
+            both = {name: forms[name] for name in ("onnx", "int8")}
+            result["latency_int8"] = speeds(both, config.data.eval_image_size)
     description = describe(trained, model)
     write_atomically(folder / "labels.txt", "".join(f"{_line(name)}\n" for name in labels_of(trained.classes or ())).encode())
     card = model_card(title_of(trained), description, result, license_name=keys.license)
