@@ -1,4 +1,4 @@
-"""The report's page in a real Chromium: whole on a desktop and a phone, light, dark and on paper, and asking nobody for anything."""
+"""The report's page in a real Chromium: whole on desktop and phone, light, dark and on paper, and asking nobody for anything."""
 
 from pathlib import Path
 from typing import Any

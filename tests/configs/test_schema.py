@@ -15,6 +15,7 @@ from src.config.evaluate import EvaluateConfig
 from src.config.lr_finder import FinderConfig
 from src.config.prepare import PrepareConfig
 from src.config.problems import choice_key, parts_of
+from src.config.report import ReportConfig
 from src.config.writer import WriterConfig
 
 SRC = Path(__file__).resolve().parents[2] / "src"
@@ -60,6 +61,7 @@ def last_word(owner: ast.expr) -> str:
 READS = reads(file for file in SRC.rglob("*.py") if SRC / "config" not in file.parents)
 # The other commands' keys: where they are read, and what from. Only these files count, for `config` is the trainer's elsewhere.
 COMMANDS: dict[type[BaseModel], tuple[str, set[tuple[str, str]]]] = {
+    ReportConfig: ("config", reads((SRC / "reporting").rglob("*.py"))),
     PrepareConfig: ("config", reads([SRC / "prepare.py", *(SRC / "imagenet").rglob("*.py")])),
     WriterConfig: ("writer", reads([SRC / "ffcv_writer.py"])),
     DemoConfig: ("demo", reads([SRC / "config" / "demo.py", *(SRC / "demo_page").rglob("*.py")])),
