@@ -15,7 +15,8 @@ from src.session import Place
 from src.training.precision import choose_precision
 
 _IMAGES = {"cpu": 4, "cuda": 256}  # a micro-batch this large is representative, and still quick
-_TIMED_STEPS = {"cpu": 2, "cuda": 3}
+_TIMED_STEPS = {"cpu": 2, "cuda": 3}  # at least
+_TIMED_SECONDS = 1.0  # small models take many: on a busy machine most are disturbed, and the fastest counts
 
 
 class Probe:
@@ -77,11 +78,15 @@ class Probe:
 
     def images_per_second(self) -> float:
         """Return the rate of forward, backward and update."""
-        times = list(self._step_seconds())
-        return len(self._images) / min(times[1:])
+        steps, times = self._step_seconds(), list[float]()
+        next(steps)
+        while len(times) < _TIMED_STEPS[self._device.type] or sum(times) < _TIMED_SECONDS:
+            times.append(next(steps))
+        self.timed_steps = len(times)
+        return len(self._images) / min(times)
 
     def _step_seconds(self) -> Iterator[float]:
-        for _ in range(self.timed_steps + 1):
+        while True:
             start = time.monotonic()
             with self._precision.autocast():
                 loss = nn.functional.cross_entropy(self._model(self._images), self._labels)

@@ -68,8 +68,10 @@ def measure(overrides: list[str], folder: Path, *, repeats: int) -> list[dict[st
 
 def foretell(overrides: list[str], folder: Path) -> dict[str, Any]:
     """Return what a dry run expects."""
-    expected: dict[str, Any] | None = json.loads(run([*overrides, "dry_run=true", f"runs_dir={folder}/plans"]))["expected"]
-    assert expected is not None, "nothing was measured: raise estimate_seconds"
+    plan = json.loads(run([*overrides, "dry_run=true", f"runs_dir={folder}/plans"]))
+    if plan["expected"] is None:
+        sys.exit(f"nothing was measured: {plan['not_measured']}")
+    expected: dict[str, Any] = plan["expected"]
     return expected
 
 

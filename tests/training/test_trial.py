@@ -96,14 +96,14 @@ def test_of_a_large_split_a_part_is_evaluated(ready_of: Any) -> None:
 
 def test_the_trials_pace_is_the_loops(make_run: Any, ready_of: Any) -> None:
     """A sleeping loader sets the pace, so that a busy machine disturbs neither much. How exact it is: estimate_accuracy.py."""
-    config, ready = ready_of("epochs=9", "optim=sam", "average=ema", train_seconds=0.15)
+    config, ready = ready_of("epochs=9", "optim=sam", "average=ema", train_seconds=0.05)
     found = try_out(config, PLACE, ready, sizes=[16], seconds=4)
     run = make_run("epochs=9", "optim=sam", "average=ema")
     fast = run.train_batches
 
     def slow(epoch: int, first_step: int) -> Iterator[Batch]:
         for batch in fast(epoch, first_step):
-            time.sleep(0.15)
+            time.sleep(0.05)
             yield batch
 
     run.train_batches = slow
@@ -111,6 +111,23 @@ def test_the_trials_pace_is_the_loops(make_run: Any, ready_of: Any) -> None:
         train_epoch(run)
     took = run.clock.epoch().seconds / run.arithmetic.steps_per_epoch
     assert took == pytest.approx(spread(found.paces[0].windows).expected, rel=0.35)
+
+
+def test_a_window_tells_the_mean_of_its_steps(make_run: Any) -> None:
+    run = make_run()
+    fast = run.train_batches
+
+    def slow(epoch: int, first_step: int) -> Iterator[Batch]:
+        for batch in fast(epoch, first_step):
+            time.sleep(0.2)
+            yield batch
+
+    run.train_batches = slow
+    with run.clock.running():
+        seconds, waiting = trial_module._window(run, run.epoch_batches(), 6)
+    assert 0.2 <= seconds < 0.9
+    assert 0.2 < waiting <= 1
+    assert run.step == 6
 
 
 def test_nothing_is_left_behind(ready_of: Any, tmp_path: Path) -> None:
