@@ -5,6 +5,7 @@ of 200 ImageNet photographs 0.16 % differ by one grey level (bilinear), 0.34 % b
 these bounds, 1 and 2. Where nothing is resized, the pixels are equal.
 """
 
+import os
 import io
 import time
 from collections.abc import Sequence
@@ -49,6 +50,7 @@ class OnnxAnswers:
     """
 
     def __init__(self, model: Path, labels: Sequence[str], preprocessing: Preprocessing, max_pixels: int) -> None:
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # its Linux wheels report sessions to their maker otherwise, from 1.29 on
         import onnxruntime
 
         trust_the_cap()

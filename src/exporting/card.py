@@ -162,6 +162,7 @@ def _use(description: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[
         yield "\ntimm reads the folder as well: `timm.create_model('local-dir:<this folder>', pretrained=True)`."
     if "onnx" in result["formats"]:
         yield "\nONNX Runtime, on the same `images`:\n\n```python"
+        yield 'import os\n\nos.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: it reports to its maker otherwise'
         yield 'import onnxruntime\n\nsession = onnxruntime.InferenceSession("model.onnx")'
         yield 'logits = session.run(["logits"], {"images": images.numpy()})[0]\n```'
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from src.config import ConfigError, Problem
 from src.exporting.onnx_file import INPUT
-from src.exporting.onnx_runtime import Runs, open_onnx
+from src.exporting.onnx_runtime import Runs, import_onnxruntime, open_onnx
 
 ENOUGH_AGREEMENT = 0.99
 _PERCENTILE = 99.99
@@ -105,6 +105,7 @@ def write_int8(source: Path, target: Path, ranges: Sequence[Tensor], held_out: S
 
 def _prepare(source: Path, target: Path) -> Path:
     """Infer shapes and fold BatchNorm into convolutions, which quantisation is said to need."""
+    import_onnxruntime()
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     # Symbolic shape inference is for transformers' free dimensions; here only the batch is free.
