@@ -58,7 +58,7 @@ def trained_a_little(pixels: Tensor, labels: Tensor, mean: list[float], std: lis
             module.momentum = 0.5  # a dozen steps are too few for the usual tenth
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
     normalise = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])
-    for order in torch.randint(0, len(labels), (steps, 64)):
+    for order in torch.randint(0, len(labels), (steps, 32)):
         loss = nn.functional.cross_entropy(model(normalise(pixels[order])), labels[order])
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -68,7 +68,7 @@ def trained_a_little(pixels: Tensor, labels: Tensor, mean: list[float], std: lis
 
 @pytest.mark.skipif(not FASHION.is_dir(), reason="data/fashion_mnist is not there: make data")
 @pytest.mark.parametrize(
-    ("images", "steps"), [(30, 12), pytest.param(1000, 120, marks=pytest.mark.long)], ids=["300 images", "all 10,000 images"]
+    ("images", "steps"), [(10, 12), pytest.param(1000, 120, marks=pytest.mark.long)], ids=["100 images", "all 10,000 images"]
 )
 def test_accuracy_on_fashion_mnist_is_the_plain_loops(
     images: int, steps: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
