@@ -51,7 +51,7 @@ class Sent:
         kept = last_step(self._path.parent, self.id)
         if kept is not None:
             self.steps = dict.fromkeys(_KINDS, max(self._began, kept))
-        self._began = min(self.steps.values())
+        self._began = max(self.steps.values())  # a step is sent with all its rows
         self.note([])
 
     def has(self, row: Row) -> bool:
