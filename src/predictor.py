@@ -11,6 +11,7 @@ from src.build_model import build_normalise
 from src.config import Config
 from src.data.engines.pixels import decode_box, resize_centre_crop
 from src.data.headers import header_of
+from src.training.evaluation import logits_of
 from src.training.precision import Precision
 
 
@@ -18,7 +19,8 @@ class Predictor:
     """The reference engine's pixels (what every exact engine makes in evaluation), then the model.
 
     Args:
-        config: of the trained model: its data.resize_size, eval_image_size, eval_interpolation, mean and std.
+        config: of the trained model: its data.resize_size, eval_image_size, eval_interpolation, mean and std, and its
+            test_time_augmentation.
         model: in evaluation mode, on the device.
         precision: of the arithmetic.
         device: the model's.
@@ -26,6 +28,7 @@ class Predictor:
 
     def __init__(self, config: Config, model: nn.Module, precision: Precision, device: torch.device) -> None:
         self._data, self._model, self._precision, self._device = config.data, model, precision, device
+        self._flip = config.test_time_augmentation == "flip"
         self._normalise = build_normalise(config, precision, device)
 
     def pixels(self, images: Sequence[Encoded]) -> Tensor:
@@ -51,7 +54,7 @@ class Predictor:
     def logits_of(self, pixels: Tensor) -> Tensor:
         """Return float32 (N, K), on the CPU, for what `pixels` made. It waits for the device."""
         with self._precision.autocast():
-            logits: Tensor = self._model(self._normalise(pixels))
+            logits = logits_of(self._model, self._normalise(pixels), flip=self._flip)
         return logits.float().cpu()
 
     def logits(self, images: Sequence[Encoded]) -> Tensor:

@@ -53,7 +53,7 @@ def examples(config: Config, wanted: str, limits: Limits) -> list[Path]:
 
     Args:
         config: the model's; its val folder serves where `wanted` is auto.
-        wanted: "auto", "none" or a folder.
+        wanted: "auto", "none" or a folder: of images, or of a folder of images for each class.
         limits: for visitors' images, and so for these.
 
     Raises:
@@ -69,7 +69,7 @@ def examples(config: Config, wanted: str, limits: Limits) -> list[Path]:
         raise ConfigError(
             "the examples", [Problem("examples", wanted, "no such folder. Give a folder of images, or examples=none.")]
         )
-    found = _images(sorted(folder.iterdir()), config, limits)
+    found = _images(sorted(folder.iterdir()), config, limits) or _one_a_class(folder, config, limits)
     if not found:
         fix = f"holds no image that the page takes ({', '.join(FORMATS)}, at most {limits.max_upload_bytes >> 20} MiB)."
         raise ConfigError("the examples", [Problem("examples", wanted, fix)])

@@ -55,6 +55,7 @@ def test_examples_of_their_own_are_one_of_each_class_where_val_is_a_folder(run: 
         "val/class05/a.png",
     ]
     assert len({path.parent for path in found}) == 8
+    assert examples(open_trained(run, []).config, str(tmp_path / "val"), LIMITS) == found
     assert examples(open_trained(run, [f"data.path={tmp_path / 'none'}"]).config, "auto", LIMITS) == []
 
 
