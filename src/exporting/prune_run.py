@@ -85,9 +85,8 @@ def prune_trained(trained: Trained, asked: Pruning, place: Place) -> tuple[Train
             put_weights(tuned, data)
             result = finetune(tuned, place, ready)
             logger.info(f"after {asked.epochs} epochs of training: top-1 {result.acc1:.3f} %")
-    made = trained._replace(
-        kind="folder", classes=classes, state_dict=smaller.state_dict(), run=name, history=(), pruned=asked.kind
-    )
+    ours = trained.kind if trained.kind != "state_dict" else "checkpoint"  # from now on the weights tell how wide the layers are
+    made = trained._replace(kind=ours, classes=classes, state_dict=smaller.state_dict(), run=name, history=(), pruned=asked.kind)
     if result is not None:  # the last epoch's, not the best one's: nothing was chosen on the split that tells the accuracy
         made = open_trained(run_dir(tuned) / "checkpoints" / "last.ckpt", [])._replace(pruned=asked.kind)
         smaller = build_trained(made, choose_precision("fp32", _CPU), _CPU)
