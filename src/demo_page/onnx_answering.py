@@ -5,8 +5,8 @@ of 200 ImageNet photographs 0.16 % differ by one grey level (bilinear), 0.34 % b
 these bounds, 1 and 2. Where nothing is resized, the pixels are equal.
 """
 
-import os
 import io
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
