@@ -7,15 +7,16 @@ MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
 CSS = """
 :root { --quiet: #4b5768; }
 .dark { --quiet: #aab5c5; }
-.gradio-container { max-width: 1060px !important; margin: 0 auto !important; }
+.gradio-container { width: 100% !important; max-width: 1060px !important; margin: 0 auto !important; }
+.gradio-container main { width: 100%; max-width: 100%; }
 .about h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .35rem; overflow-wrap: anywhere; }
 .about ul { display: flex; flex-wrap: wrap; gap: .1rem 1.1rem; list-style: none; margin: 0; padding: 0;
   color: var(--quiet); font-size: .92rem; }
 .about li { overflow-wrap: anywhere; }
-.answer { display: grid; grid-template-columns: minmax(0, 1fr) 168px; gap: .9rem 1.2rem; align-items: start; }
+.answer { display: grid; grid-template-columns: minmax(0, 1fr) 144px; gap: .9rem 1.2rem; align-items: start; }
 .answer .labels, .answer ol { margin: 0; padding: 0; list-style: none; }
 .answer li { display: grid; grid-template-columns: minmax(0, 1fr) auto; gap: .15rem .8rem; margin: 0 0 .6rem; }
-.answer .label { font-weight: 600; overflow-wrap: anywhere; }
+.answer .label { font-weight: 600; overflow-wrap: break-word; hyphens: auto; min-width: 0; }
 .answer li:not(:first-child) .label { font-weight: 400; }
 .answer .share { font-variant-numeric: tabular-nums; }
 .answer .bar { grid-column: 1 / -1; height: .6rem; border-radius: .3rem; overflow: hidden;
@@ -34,6 +35,7 @@ CSS = """
 .answer.refused p, .answer.waiting p { margin: 0; }
 #image button { min-width: 44px; min-height: 44px; }
 #examples button, #examples button > div { width: 76px !important; height: 76px !important; min-width: 0 !important; }
+#examples button, #examples button * { border-radius: .4rem; }
 #examples button img { width: 100% !important; height: 100% !important; object-fit: cover; }
 @media (max-width: 640px) {
   .about h1 { font-size: 1.25rem; }
