@@ -12,6 +12,7 @@ from src.config import Config
 from src.config.audit import AuditConfig
 from src.config.demo import DemoConfig
 from src.config.evaluate import EvaluateConfig
+from src.config.export import ExportKeys
 from src.config.lr_finder import FinderConfig
 from src.config.prepare import PrepareConfig
 from src.config.problems import choice_key, parts_of
@@ -63,6 +64,7 @@ READS = reads(file for file in SRC.rglob("*.py") if SRC / "config" not in file.p
 COMMANDS: dict[type[BaseModel], tuple[str, set[tuple[str, str]]]] = {
     ReportConfig: ("config", reads((SRC / "reporting").rglob("*.py"))),
     PrepareConfig: ("config", reads([SRC / "prepare.py", *(SRC / "imagenet").rglob("*.py")])),
+    ExportKeys: ("keys", reads([SRC / "export.py", *(SRC / "exporting").rglob("*.py")])),
     WriterConfig: ("writer", reads([SRC / "ffcv_writer.py"])),
     DemoConfig: ("demo", reads([SRC / "config" / "demo.py", *(SRC / "demo_page").rglob("*.py")])),
     AuditConfig: ("keys", reads([SRC / "audit.py", *(SRC / "auditing").rglob("*.py")])),

@@ -17,7 +17,7 @@ LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
 FILE = re.compile(r"[\w.-]+(/[\w.*{},-]+)*/?\.?[\w{},*]*")
 TOP = ("src/", "scripts/", "tests/", "conf/", "docs/")
-OWN_DOORS = ("prepare", "ffcv_writer", "lr_finder", "evaluate", "demo")
+OWN_DOORS = ("prepare", "ffcv_writer", "lr_finder", "evaluate", "demo", "export")
 # Of doors that read their arguments without a file in conf/: python -m src.benchmark.
 OTHER_KEYS = {
     *("steps", "saves", "pairs", "images", "size", "data", "image_size", "batch", "seconds", "only", "plot", "folder", "quality"),
@@ -81,7 +81,10 @@ def wrong_keys(text: str) -> Iterator[str]:
             if not re.fullmatch(r"[a-z][a-z_]*(\.[a-z_]+)*", key):
                 continue
             dotted = "." in key and key.partition(".")[0] in {known.partition(".")[0] for known in keys()["train"] if "." in known}
-            if ((equals and not key.startswith("val_acc")) or (dotted and not key.endswith((".yaml", ".py")))) and key not in every:
+            if (
+                (equals and not key.startswith("val_acc"))
+                or (dotted and not key.endswith((".yaml", ".py", ".safetensors", ".onnx")))
+            ) and key not in every:
                 yield f"{key} (in `{code}`)"
             if key == "experiment" and value and "|" not in value and "<" not in value:
                 yield from (name for name in value.split(",") if not (ROOT / f"conf/experiment/{name}.yaml").exists())
