@@ -8,7 +8,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -111,6 +111,9 @@ def serving(command: Sequence[str], cwd: Path = ROOT, **settings: str) -> Iterat
         served = Served(process)
         yield served
     finally:
+        process.terminate()  # in order, so that its uploads go
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(30)
         process.kill()
         process.wait()
         if served is not None:
