@@ -17,7 +17,7 @@ LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
 FILE = re.compile(r"[\w.-]+(/[\w.*{},-]+)*/?\.?[\w{},*]*")
 TOP = ("src/", "scripts/", "tests/", "conf/", "docs/")
-OWN_DOORS = ("prepare", "ffcv_writer", "lr_finder", "evaluate", "demo", "export")
+OWN_DOORS = ("prepare", "ffcv_writer", "lr_finder", "evaluate", "report", "export", "demo", "audit")
 # Of doors that read their arguments without a file in conf/: python -m src.benchmark.
 OTHER_KEYS = {
     *("steps", "saves", "pairs", "images", "size", "data", "image_size", "batch", "seconds", "only", "plot", "folder", "quality"),
