@@ -71,8 +71,10 @@ def test_weights_keep_to_seven_bits_a_scale_a_channel_so_that_no_cpu_cuts_their_
     assert len(quantised) == 10  # nine convolutions and the head
     assert max(int(np.abs(array.astype(int)).max()) for array in quantised) == 64
     assert 2 * 255 * 64 <= 2**15 - 1 < 2 * 255 * 127
-    scales = [array for name, array in weights.items() if name.endswith("weight_scale") or "weight_quantized_scale" in name]
-    assert any(array.size == 16 for array in weights.values() if array.dtype == np.float32 and array.ndim == 1) or scales
+    inputs = [node.input for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in weights]
+    convolutions = [(weights[names[0]], weights[names[1]]) for names in inputs if weights[names[0]].ndim == 4]
+    assert len(convolutions) == 9
+    assert all(scale.shape == array.shape[:1] for array, scale in convolutions)
     assert not any(node.op_type == "BatchNormalization" for node in model.graph.node)  # folded
 
 
