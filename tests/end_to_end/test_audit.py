@@ -22,6 +22,7 @@ from tests.end_to_end.audit_trials import (
     TAMPERED,
     killed,
     quietly,
+    seal,
     trained,
     trial,
     write_images,
