@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 import yaml
 
+from scripts.docs.reference import lines_of, schema_of
 from src.config import Config, load
 from src.config.compose import compose_tree
 from src.config.lr_finder import FinderConfig, load_finder
 from src.config.overrides import CONF_DIR, groups
-from src.config.prepare import PrepareConfig, load_prepare
+from src.config.prepare import load_prepare
 from src.config.problems import known_keys
 from src.config.writer import WriterConfig, load_writer
 
-OF_OTHER_DOORS = {CONF_DIR / "ffcv_writer.yaml", CONF_DIR / "lr_finder.yaml", CONF_DIR / "prepare.yaml"}
+OF_OTHER_DOORS = {*CONF_DIR.glob("*.yaml")} - {CONF_DIR / "config.yaml"}
 FILES = sorted({*CONF_DIR.glob("**/*.yaml")} - OF_OTHER_DOORS)
 CHOICES = [(group, choice) for group, choices in groups().items() for choice in choices]
 WHOLE_TREE = sorted(groups().keys() - Config.model_fields.keys())  # experiment and debug speak of every group
@@ -102,9 +103,13 @@ def test_every_key_of_the_finder_has_its_default_in_its_file() -> None:
     assert load_finder([]).ranges == ((1e-7, 10.0, 100),)
 
 
-def test_preparing_has_one_commented_default_a_key() -> None:
-    lines = (CONF_DIR / "prepare.yaml").read_text()
-    assert load_prepare([]).model_dump() == yaml.safe_load(lines)
-    assert set(yaml.safe_load(lines)) == set(PrepareConfig.model_fields)
-    assert not any(field.is_required() is False for field in PrepareConfig.model_fields.values())
-    assert all(" # " in line for line in lines.splitlines()[1:])
+def test_preparing_has_one_default_a_key() -> None:
+    assert load_prepare([]).model_dump() == yaml.safe_load((CONF_DIR / "prepare.yaml").read_text())
+
+
+@pytest.mark.parametrize("file", sorted(OF_OTHER_DOORS), ids=lambda file: file.stem)
+def test_another_doors_file_has_one_commented_default_a_key(file: Path) -> None:
+    """schema_of finds the schema that has just these keys, or fails."""
+    assert file.read_text().startswith(f"# python -m src.{file.stem} ")
+    assert not any(field.is_required() is False for field in schema_of(file).model_fields.values())
+    assert [key for key, line in lines_of(file).items() if not line.comment] == []

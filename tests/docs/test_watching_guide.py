@@ -43,7 +43,6 @@ WATCHING = Scenario(
             "checkpoint={weights} model=resnet18 data.path={folder}",
             SMALL,
         ),
-        Added("model=resnet18", TINY, SMALL),
         Swap("/datasets/imagenet/test", "{folder}/test", "a scale model lies in a scratch folder"),
     ),
     long=True,

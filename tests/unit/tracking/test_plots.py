@@ -148,4 +148,4 @@ def test_only_the_files_of_pictures_import_matplotlib_and_none_pyplot() -> None:
             assert "matplotlib.pyplot" not in names, path
             if any(name.split(".")[0] == "matplotlib" for name in names):
                 importing.add(path.name)
-    assert importing <= {"plots.py", "lr_plot.py"}
+    assert importing <= {"plots.py", "lr_plot.py", "confusion_plot.py"}
