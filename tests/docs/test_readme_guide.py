@@ -27,6 +27,8 @@ TRAIN = Scenario(
     (
         Swap("/datasets/imagenet", "{folder}", "a scale model lies in a scratch folder"),
         Swap("'runs/<run_name>/checkpoints/best.ckpt'", '"$(ls -d runs/ffcv-*)/checkpoints/best.ckpt"', "the run before"),
+        Swap("'runs/<run_name>'", '"$(ls -d runs/fashion_mnist-*/)"', "the demo"),
+        Added("src.audit", "windows=0", "a run of one short epoch has kept no checkpoint to replay from"),
         Swap("model=resnet50", "", SMALL),
         Added("data.path=", TINY, SMALL),
         Added("data=ffcv", TINY, SMALL),
