@@ -1,31 +1,33 @@
-"""Read back what wandb wrote offline: its .wandb file is a LevelDB log of protobuf records (core/pkg/leveldb in its source)."""
+"""Read back what wandb wrote offline, and write such files: a LevelDB log of protobuf records (core/pkg/leveldb in its source)."""
 
 import json
 import struct
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-_BLOCK, _FILE_HEADER, _RECORD_HEADER = 32768, 7, 7
+from src.tracking.wandb_log import payloads
+
+BLOCK, HEADER = 32768, 7  # bytes; wandb's own header at the file's beginning is of 7 bytes as well
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 
-def payloads(path: Path) -> Iterator[bytes]:
-    """Yield each record's bytes; a record that was cut off at the end is left out."""
-    data, at, parts = path.read_bytes(), _FILE_HEADER, b""
-    assert data[:4] == b":W&B"
-    while at + _RECORD_HEADER <= len(data):
-        if _BLOCK - at % _BLOCK < _RECORD_HEADER:
-            at += _BLOCK - at % _BLOCK
-            continue
-        length, kind = struct.unpack_from("<HB", data, at + 4)
-        body = data[at + _RECORD_HEADER : at + _RECORD_HEADER + length]
-        at += _RECORD_HEADER + length
-        if kind not in (_FULL, _FIRST, _MIDDLE, _LAST) or len(body) < length:
-            return
-        parts = body if kind in (_FULL, _FIRST) else parts + body
-        if kind in (_FULL, _LAST):
-            yield parts
+def log_of(contents: Iterable[bytes]) -> bytes:
+    """Return a file with these records, as doc/log_format.md of LevelDB has it."""
+    data = bytearray(b":W&B" + struct.pack("<HB", 0xBEE1, 0))
+    for content in contents:
+        left, first = content, True
+        while first or left:
+            room = BLOCK - len(data) % BLOCK
+            if room < HEADER:
+                data += bytes(room)
+                continue
+            body, left = left[: room - HEADER], left[room - HEADER :]
+            kind = (_MIDDLE if left else _LAST) if not first else (_FIRST if left else _FULL)
+            data += struct.pack("<IHB", zlib.crc32(bytes([kind]) + body), len(body), kind) + body
+            first = False
+    return bytes(data)
 
 
 def records(folder: Path) -> list[Any]:
@@ -34,7 +36,7 @@ def records(folder: Path) -> list[Any]:
 
     found = []
     for file in sorted(folder.glob("offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns):
-        for payload in payloads(file):
+        for payload in payloads(file.read_bytes()):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(payload)
             found.append(record)

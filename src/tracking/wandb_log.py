@@ -1,11 +1,14 @@
 """How far a run was told to wandb, read from what wandb keeps of it: after a power failure that is less than was handed to it.
 
 The .wandb file is a LevelDB log of protobuf records: blocks of 32 KiB, in them fragments with a header of checksum, length and kind
-(core/pkg/leveldb in wandb's source, after doc/log_format.md of LevelDB), behind a header of 7 bytes of its own.
+(core/pkg/leveldb in wandb's source, after doc/log_format.md of LevelDB). A header of wandb's own, 7 bytes, stands at the beginning
+of the first block. wandb writes whole blocks, and what is left of the last one only now and then: a file of a multiple of 32,768
+bytes ends within rows that were on their way, and they are lost if wandb is killed then.
 """
 
 import json
 import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +33,7 @@ def _steps(file: Path) -> Iterator[int]:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # comes with wandb
     from wandb.proto.wandb_internal_pb2 import Record
 
-    for payload in _payloads(file.read_bytes()):
+    for payload in payloads(file.read_bytes()):
         record = Record()
         try:
             record.ParseFromString(payload)
@@ -41,20 +44,26 @@ def _steps(file: Path) -> Iterator[int]:
             yield int(json.loads(items["_step"])) if "_step" in items else int(record.history.step.num)
 
 
-def _payloads(data: bytes) -> Iterator[bytes]:
-    """Yield each whole record."""
+def payloads(data: bytes) -> Iterator[bytes]:
+    """Yield each whole record of a .wandb file, up to the first that is damaged or was cut off.
+
+    What follows damage does not count: the next process sends it once more, and no step is missing.
+    """
     if not data.startswith(_MARK):
         return
-    at, parts = _FILE_HEADER, b""
+    at, parts, inside = _FILE_HEADER, b"", False
     while at + _HEADER.size <= len(data):
         if _BLOCK - at % _BLOCK < _HEADER.size:  # no header fits into what is left of the block
             at += _BLOCK - at % _BLOCK
             continue
-        _, length, kind = _HEADER.unpack_from(data, at)
+        checksum, length, kind = _HEADER.unpack_from(data, at)
         body = data[at + _HEADER.size : at + _HEADER.size + length]
-        at += _HEADER.size + length
-        if kind not in (_FULL, _FIRST, _MIDDLE, _LAST) or len(body) < length:
+        if zlib.crc32(body, zlib.crc32(bytes([kind]))) != checksum:  # also of one that was cut off
             return
-        parts = body if kind in (_FULL, _FIRST) else parts + body
-        if kind in (_FULL, _LAST):
+        if kind not in ((_MIDDLE, _LAST) if inside else (_FULL, _FIRST)):
+            return
+        parts, inside = parts + body, kind in (_FIRST, _MIDDLE)
+        at += _HEADER.size + length
+        if not inside:
             yield parts
+            parts = b""
