@@ -6,37 +6,23 @@ python -m src.audit runs/<name> data.path=/where/the/data/lies/now
 torchrun --standalone --nproc_per_node=4 -m src.audit runs/<name>
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 
 from src.config import ConfigError
 from src.config.audit import AuditOrder, load_audit
-from src.config.cli import exit_with
-from src.config.overrides import CONF_DIR
-
-EXIT_INTERRUPTED = 130
+from src.config.door import door, parser_of
 
 
+@door
 def main(arguments: Sequence[str]) -> int:
     """Parse, and audit. Returns the exit code: 0 all agrees, 1 something does not, 2 it cannot be audited."""
-    parser = argparse.ArgumentParser(
-        prog="python -m src.audit",
-        description="Audit a run: replay random windows of it after kept checkpoints, and compute again what its record claims.",
-        epilog=f"keys, with their defaults (conf/audit.yaml):\n{(CONF_DIR / 'audit.yaml').read_text()}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    help_text = "the run's folder, keys as below, and values that replace stored ones, such as data.path=... where the data moved"
-    parser.add_argument("words", nargs="*", metavar="runs/<name> key=value", help=help_text)
-    try:
-        order = load_audit(parser.parse_args(arguments).words)
-        return run(order)
-    except ConfigError as error:
-        exit_with(error)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+    about = "Audit a run: replay random windows of it after kept checkpoints, and compute again what its record claims."
+    keys = "keys, with their defaults (conf/audit.yaml):\n"
+    what = "the run's folder, keys as below, and values that replace stored ones, such as data.path=... where the data moved"
+    parser = parser_of("audit", about, before=keys, metavar="runs/<name> key=value", help_text=what)
+    return run(load_audit(parser.parse_args(arguments).words))
 
 
 def run(order: AuditOrder) -> int:

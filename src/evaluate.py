@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.config import ConfigError, Problem
-from src.config.cli import exit_with
+from src.config.door import STAGE, door, parser_of
 from src.config.evaluate import EvaluateConfig, load_evaluate
-from src.config.overrides import CONF_DIR
 
 if TYPE_CHECKING:  # --help answers without torch
     from src.trained import Trained
 
-EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 _EXAMPLES = """what to type:
   checkpoint=runs/<run_name>                       a run of ours: its best checkpoint, on its own data
   checkpoint=... data=tar data.path=/elsewhere     another loader or place; images are prepared as the run has it
@@ -36,35 +34,25 @@ keys:
 """
 
 
+@door
 def main(arguments: Sequence[str]) -> int:
     """Parse, open the model, and evaluate. Returns the exit code."""
     line = _parser().parse_intermixed_args(arguments)
-    try:
-        if line.config_dir is not None and not line.config_dir.is_dir():
-            fix = "no such folder. Make it, or correct its path."
-            raise ConfigError("the command line", [Problem("--config-dir", str(line.config_dir), fix)])
-        evaluate, overrides = load_evaluate(line.overrides)
-        from src.trained import open_trained
+    if line.config_dir is not None and not line.config_dir.is_dir():
+        fix = "no such folder. Make it, or correct its path."
+        raise ConfigError(STAGE, [Problem("--config-dir", str(line.config_dir), fix)])
+    evaluate, overrides = load_evaluate(line.words)
+    from src.trained import open_trained
 
-        assert evaluate.checkpoint is not None
-        path = Path(evaluate.checkpoint)
-        trained = open_trained(path, overrides, trained=evaluate.weights == "trained", config_dir=line.config_dir)
-    except ConfigError as error:
-        exit_with(error)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+    assert evaluate.checkpoint is not None
+    path = Path(evaluate.checkpoint)
+    trained = open_trained(path, overrides, trained=evaluate.weights == "trained", config_dir=line.config_dir)
     return run(trained, evaluate)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m src.evaluate",
-        description="Evaluate a model, exactly, on any number of ranks; or write what it takes unlabelled images for.",
-        epilog=_EXAMPLES + (CONF_DIR / "evaluate.yaml").read_text(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="see below")
+    about = "Evaluate a model, exactly, on any number of ranks; or write what it takes unlabelled images for."
+    parser = parser_of("evaluate", about, before=_EXAMPLES)
     parser.add_argument("--config-dir", type=Path, help="a folder with groups of your own, searched beside conf/")
     return parser
 
@@ -90,8 +78,6 @@ def run(trained: "Trained", evaluate: EvaluateConfig) -> int:
             return exit_code_after(error, place)
         except OSError as error:
             return exit_code_after(DataError(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}"), place)
-        except KeyboardInterrupt:
-            return EXIT_INTERRUPTED
         if place.world.leads:
             say_result(json.dumps(told | ({"target": evaluate.target} if evaluate.target is not None else {})))
     return 0

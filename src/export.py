@@ -8,34 +8,22 @@ It writes one folder, which others load without this project: model.safetensors,
 model.int8.onnx, config.json, labels.txt, and README.md, a model card. It appears when all is made and checked, or not at all.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 
-from src.config import ConfigError
-from src.config.cli import exit_with
+from src.config.door import EXIT_FAILED, door, parser_of
 from src.config.export import ExportKeys, load_export
-from src.config.overrides import CONF_DIR
 
-EXIT_FAILED, EXIT_PREEMPTED, EXIT_INTERRUPTED = 1, 75, 130
+EXIT_PREEMPTED = 75
 
 
+@door
 def main(arguments: Sequence[str]) -> int:
     """Parse, and export. Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m src.export",
-        description="Export a trained model in the forms that others use, each checked against the model itself.",
-        epilog=f"keys, besides values that replace the run's own, such as data.path=...:\n{(CONF_DIR / 'export.yaml').read_text()}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="see below")
-    try:
-        keys, others = load_export(parser.parse_args(arguments).overrides)
-    except ConfigError as error:
-        exit_with(error)
-    return run(keys, others)
+    about = "Export a trained model in the forms that others use, each checked against the model itself."
+    keys = "keys, besides values that replace the run's own, such as data.path=...:\n"
+    return run(*load_export(parser_of("export", about, before=keys).parse_args(arguments).words))
 
 
 def run(keys: ExportKeys, others: Sequence[str]) -> int:
@@ -47,15 +35,11 @@ def run(keys: ExportKeys, others: Sequence[str]) -> int:
 
     try:
         result = export(keys, others)
-    except ConfigError as error:
-        exit_with(error)
     except (DataError, ExportError, OSError) as error:
         print(error, file=sys.stderr, flush=True)
         return EXIT_FAILED
     except Preempted:  # while it trained what it pruned
         return EXIT_PREEMPTED
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
     say_result(json.dumps(result))
     return 0
 

@@ -7,7 +7,6 @@
 Safe to kill, and to start again: a split that is there, written with the same settings, is kept.
 """
 
-import argparse
 import errno
 import json
 import sys
@@ -17,34 +16,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.config import ConfigError, Problem
-from src.config.cli import exit_with
-from src.config.overrides import CONF_DIR
+from src.config.door import door, parser_of
 from src.config.writer import WriterOrder, load_writer
 
 if TYPE_CHECKING:
     from src.batch import Source
 
-EXIT_INTERRUPTED = 130
 
-
+@door
 def main(arguments: Sequence[str]) -> int:
     """Parse, and write what is missing. Returns the exit code."""
     started = time.monotonic()
-    parser = argparse.ArgumentParser(
-        prog="python -m src.ffcv_writer",
-        description="Write train.beton and val.beton from an ImageFolder or any other source.",
-        epilog=(CONF_DIR / "ffcv_writer.yaml").read_text(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="see below; data=... and data.<key>=... as in src.train")
-    try:
-        order = load_writer(parser.parse_args(arguments).settings)
-        written = write(order)
-    except ConfigError as error:
-        exit_with(error)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+    about = "Write train.beton and val.beton from an ImageFolder or any other source."
+    parser = parser_of("ffcv_writer", about, help_text="see below; data=... and data.<key>=... as in src.train")
+    written = write(load_writer(parser.parse_args(arguments).words))
     print(json.dumps({"status": "finished", "splits": written, "seconds": round(time.monotonic() - started, 1)}), flush=True)
     return 0
 

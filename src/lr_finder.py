@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from src.config import ConfigError, Problem
-from src.config.cli import exit_with, parse
-from src.config.lr_finder import STAGE, FinderOrder, load_finder
+from src.config.cli import parse
+from src.config.door import STAGE, door
+from src.config.lr_finder import FinderOrder, load_finder
 from src.config.overrides import CONF_DIR
 
 if TYPE_CHECKING:
@@ -26,19 +27,16 @@ if TYPE_CHECKING:
     from src.training.lr_curve import Point
 
 MODULE = "src.lr_finder"
-EXIT_INTERRUPTED = 130
 
 
+@door
 def main(arguments: Sequence[str]) -> int:
     """Parse, validate, and search. Returns the exit code."""
     line = parse(arguments, door=MODULE, about=about())
     if line.multirun:
         fix = "does not exist here. Several ranges are lists: start_lr=1e-7,1e-5 end_lr=10,1."
-        exit_with(ConfigError(STAGE, [Problem("--multirun", None, fix)]))
-    try:
-        order = load_finder(line.overrides, config_dir=line.config_dir)
-    except ConfigError as error:
-        exit_with(error)
+        raise ConfigError(STAGE, [Problem("--multirun", None, fix)])
+    order = load_finder(line.overrides, config_dir=line.config_dir)
     from src.relaunch import relaunch_on_all_gpus  # torch is loaded only now: what is wrong was said at once
 
     relaunch_on_all_gpus(MODULE, arguments)
@@ -69,8 +67,6 @@ def run(order: FinderOrder) -> int:
                 found = find(order, place, ready, told=told)
         except (ConfigError, DataError) as error:
             return exit_code_after(error, place)
-        except KeyboardInterrupt:
-            return EXIT_INTERRUPTED
         if place.world.leads:
             place.console.print(table(found))
             for number, suggestion in enumerate(found.suggestions, start=1):

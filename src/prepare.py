@@ -9,25 +9,20 @@
 Safe to kill, and to start again: the same command goes on; where all is done it says so and exits with 0.
 """
 
-import argparse
 import json
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 from src.config import ConfigError, Problem
-from src.config.cli import exit_with
+from src.config.door import EXIT_FAILED, STAGE, door, end_at_sigterm, parser_of
 from src.config.errors import did_you_mean
-from src.config.overrides import CONF_DIR
 from src.config.prepare import PrepareConfig, load_prepare
 
 DATA_SETS = ("fashion_mnist", "cifar10", "imagenette")
 COMMANDS = (*DATA_SETS, "verify")
-EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
 _VERIFY_KEYS = ("target", "level", "expect", "report", "workers")
 _USAGE = """what to type:
   source=<path>     an archive, or a folder with archives or images: recognised by itself, prepared into data/Imagenet
@@ -60,33 +55,19 @@ class Order(NamedTuple):
     config: PrepareConfig
 
 
-class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM, met wherever Ctrl-C would be."""
-
-
+@door
 def main(arguments: Sequence[str]) -> int:
     """Parse, and do what is missing. Returns the exit code."""
     started = time.monotonic()
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
-        order = parse(arguments)
-        if isinstance(order, FashionOrder):
-            result: dict[str, Any] = {"status": "finished", "target": str(order.target), **write_fashion(order)}
-        else:
-            result = _staged(order)
-    except ConfigError as error:
-        exit_with(error)
-    except _TerminatedError:
-        return EXIT_TERMINATED
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+    end_at_sigterm()
+    order = parse(arguments)
+    if isinstance(order, FashionOrder):
+        result: dict[str, Any] = {"status": "finished", "target": str(order.target), **write_fashion(order)}
+    else:
+        result = _staged(order)
     code = EXIT_FAILED if result["status"] == "failed" else 0
     print(json.dumps({**result, "seconds": round(time.monotonic() - started, 1)}), flush=True)
     return code
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise _TerminatedError
 
 
 def parse(arguments: Sequence[str]) -> Order | FashionOrder:
@@ -95,15 +76,8 @@ def parse(arguments: Sequence[str]) -> Order | FashionOrder:
     Raises:
         ConfigError: with every problem at once.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m src.prepare",
-        description="Make a data set ready for training, and prove that it is right.",
-        epilog=_USAGE + (CONF_DIR / "prepare.yaml").read_text(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("words", nargs="*", metavar="[verify | <data set>] key=value", help="see below")
-    words = parser.parse_args(arguments).words
+    about = "Make a data set ready for training, and prove that it is right."
+    words = parser_of("prepare", about, before=_USAGE, metavar="[verify | <data set>] key=value").parse_args(arguments).words
     command = words[0] if words and "=" not in words[0] else None
     settings = words[1:] if command is not None else words
     if command == "fashion_mnist":
@@ -126,7 +100,7 @@ def parse(arguments: Sequence[str]) -> Order | FashionOrder:
             fix = f"was not given. Type source=<an archive or a folder>, or name one of: {', '.join(DATA_SETS)}, or verify."
             problems.append(Problem("source", None, fix))
     if problems:
-        raise ConfigError("the command line", problems)
+        raise ConfigError(STAGE, problems)
     return Order(command, config)
 
 
@@ -142,7 +116,7 @@ def _fashion_order(settings: Sequence[str]) -> FashionOrder:
             problems.append(Problem(key, None, f"has no value. Type {key}=<folder>."))
         values[key] = value
     if problems:
-        raise ConfigError("the command line", problems)
+        raise ConfigError(STAGE, problems)
     source = values.get("source")
     target = values.get("target", "data/fashion_mnist")
     return FashionOrder(Path(target).expanduser(), Path(source).expanduser() if source is not None else None)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from src.config.door import STAGE, load_keys
-from src.config.errors import ConfigError, Problem
+from src.config.door import load_keys
+from src.config.errors import Problem
 from src.config.fields import Count, CountOrZero, Flag, Seed, Strict
 
 
@@ -41,10 +41,6 @@ def load_audit(words: Sequence[str]) -> AuditOrder:
         problems.append(Problem("run", " ".join(folders) or None, "name one run's folder: python -m src.audit runs/<name>"))
     elif not Path(folders[0]).expanduser().is_dir():
         problems.append(Problem("run", folders[0], "no such folder. Type the folder that src.train wrote: runs/<name>."))
-    try:
-        keys, rest = load_keys(AuditConfig, "audit.yaml", [word for word in words if "=" in word], others=True)
-    except ConfigError as error:
-        raise ConfigError(STAGE, [*problems, *error.problems]) from error
-    if problems:
-        raise ConfigError(STAGE, problems)
+    settings = [word for word in words if "=" in word]
+    keys, rest = load_keys(AuditConfig, "audit.yaml", settings, others=True, found=problems)
     return AuditOrder(Path(folders[0]).expanduser(), keys, rest)

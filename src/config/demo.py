@@ -5,13 +5,14 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from src.config.door import STAGE, load_keys
-from src.config.errors import ConfigError, Problem
+from src.config.door import load_keys
+from src.config.errors import Problem
 from src.config.fields import Count, Flag, Strict, Text
 
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 Megapixels = Annotated[int, Field(strict=True, ge=1, le=170)]  # Pillow itself refuses 179 and more
 Megabytes = Annotated[int, Field(strict=True, ge=1, le=4096)]
+_AS_TYPED = ("checkpoint", "title", "examples", "space")
 
 
 class DemoConfig(Strict):
@@ -47,24 +48,15 @@ def load_demo(overrides: Sequence[str]) -> DemoOrder:
     Raises:
         ConfigError: with every problem at once.
     """
-    demo: DemoConfig | None = None
-    rest: list[str] = []
-    problems: list[Problem] = []
-    try:
-        demo, rest = load_keys(
-            DemoConfig, "demo.yaml", overrides, as_typed=("checkpoint", "title", "examples", "space"), others=True
-        )
-    except ConfigError as error:
-        problems += error.problems
-    if demo is None:
-        missing = not any(text.startswith("checkpoint=") for text in overrides)
-    else:
-        missing = demo.checkpoint is None
-        if demo.keep_mb < demo.max_upload_mb:
-            problems.append(Problem("keep_mb", demo.keep_mb, f"must be at least max_upload_mb={demo.max_upload_mb}."))
-    if missing:
-        problems.append(Problem("checkpoint", None, "must be given: checkpoint=runs/<name>, a .ckpt, or an exported folder."))
-    if problems:
-        raise ConfigError(STAGE, problems)
-    assert demo is not None and demo.checkpoint is not None
+    last = [text for text in overrides if text.startswith("checkpoint=")][-1:]
+    missing = Problem("checkpoint", None, "must be given: checkpoint=runs/<name>, a .ckpt, or an exported folder.")
+    found = [missing] if last in ([], ["checkpoint=null"]) else []
+    demo, rest = load_keys(DemoConfig, "demo.yaml", overrides, as_typed=_AS_TYPED, others=True, found=found, check=_do_not_fit)
+    assert demo.checkpoint is not None
     return DemoOrder(demo, demo.checkpoint, rest)
+
+
+def _do_not_fit(demo: DemoConfig) -> list[Problem]:
+    if demo.keep_mb >= demo.max_upload_mb:
+        return []
+    return [Problem("keep_mb", demo.keep_mb, f"must be at least max_upload_mb={demo.max_upload_mb}.")]

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from src.config.door import STAGE, load_keys
-from src.config.errors import ConfigError, Problem
+from src.config.door import load_keys
+from src.config.errors import Problem
 from src.config.fields import Flag, Strict, Text
 
 _PATHS = ("checkpoint", "target", "test")
@@ -31,21 +31,9 @@ def load_evaluate(overrides: Sequence[str]) -> tuple[EvaluateConfig, list[str]]:
     Raises:
         ConfigError: with every problem at once.
     """
-    problems: list[Problem] = []
     given = [text.partition("=")[0] for text in overrides]
-    problems += [Problem(key, None, "was given more than once.") for key in EvaluateConfig.model_fields if given.count(key) > 1]
-    evaluate: EvaluateConfig | None = None
-    rest: list[str] = []
-    try:
-        evaluate, rest = load_keys(EvaluateConfig, "evaluate.yaml", overrides, as_typed=_PATHS, others=True)
-    except ConfigError as error:
-        problems += error.problems
-    if evaluate is not None:
-        problems += _do_not_fit(evaluate)
-    if problems:
-        raise ConfigError(STAGE, problems)
-    assert evaluate is not None
-    return evaluate, rest
+    twice = [Problem(key, None, "was given more than once.") for key in EvaluateConfig.model_fields if given.count(key) > 1]
+    return load_keys(EvaluateConfig, "evaluate.yaml", overrides, as_typed=_PATHS, others=True, found=twice, check=_do_not_fit)
 
 
 def _do_not_fit(evaluate: EvaluateConfig) -> list[Problem]:

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
-from src.config.door import STAGE, load_keys
-from src.config.errors import ConfigError, Problem
+from src.config.door import load_keys
+from src.config.errors import Problem
 from src.config.fields import Count, CountOrZero, Flag, InsideUnit, NonNegative, Positive, Strict, Text
 
 FormatName = Literal["safetensors", "torch_export", "onnx", "int8"]
@@ -52,10 +52,4 @@ def load_export(overrides: Sequence[str]) -> tuple[ExportKeys, list[str]]:
     problems: list[Problem] = []
     if sum(text.startswith("checkpoint=") and text != "checkpoint=" for text in overrides) != 1:
         problems.append(Problem("checkpoint", None, "must be given once: checkpoint=<a run's folder, a .ckpt file, ...>."))
-    try:
-        keys, others = load_keys(ExportKeys, "export.yaml", overrides, as_typed=_AS_TYPED, others=True)
-    except ConfigError as error:
-        raise ConfigError(STAGE, [*problems, *error.problems]) from error
-    if problems:
-        raise ConfigError(STAGE, problems)
-    return keys, others
+    return load_keys(ExportKeys, "export.yaml", overrides, as_typed=_AS_TYPED, others=True, found=problems)

@@ -4,17 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-import yaml
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field
 
 from src.config.compose import load
+from src.config.door import STAGE, load_keys
 from src.config.errors import ConfigError, Problem, nearest
 from src.config.fields import Count, CountOrZero, Positive, PositiveFraction, Strict
-from src.config.overrides import CONF_DIR, groups, parse_value
-from src.config.problems import problems_of
+from src.config.overrides import groups
 from src.config.schema import Config
 
-STAGE = "the command line"
 LEAST_POINTS = 10  # between what is skipped at both ends: fewer say nothing about where a curve is steepest
 
 
@@ -66,31 +64,12 @@ def load_finder(overrides: Sequence[str], *, config_dir: Path | None = None) -> 
     Raises:
         ConfigError: with every problem at once.
     """
-    tree = yaml.safe_load((CONF_DIR / "lr_finder.yaml").read_text())
-    problems: list[Problem] = []
-    of_trainer: list[str] = []
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        bare = key.lstrip("+")
-        if bare not in tree:
-            known = {*Config.model_fields, *groups()}
-            near = None if bare in known else nearest(bare, [*tree, *known])
-            if near in tree:
-                problems.append(Problem(bare, value, f"no such key. Did you mean {near}?"))
-            else:
-                of_trainer.append(text)
-            continue
-        parsed = parse_value(f"{bare}=[{value}]" if "," in value and not value.startswith("[") else f"{bare}{equals}{value}")
-        if isinstance(parsed, Problem):
-            problems.append(parsed)
-        else:
-            tree[bare] = parsed[1]
+    own, of_trainer, problems = _told_apart(overrides)
     finder = config = None
     try:
-        finder = FinderConfig.model_validate(tree)
-        problems += _range_problems(finder)
-    except ValidationError as error:
-        problems += problems_of(error, path_of=lambda location: str(location[0]))
+        finder, _ = load_keys(FinderConfig, "lr_finder.yaml", own, found=problems, check=_range_problems)
+    except ConfigError as error:
+        problems = list(error.problems)
     try:
         config = load(of_trainer, config_dir=config_dir)
     except ConfigError as error:
@@ -99,6 +78,26 @@ def load_finder(overrides: Sequence[str], *, config_dir: Path | None = None) -> 
         raise ConfigError(STAGE, problems)
     assert finder is not None and config is not None
     return FinderOrder(finder, _ranges(finder), config)
+
+
+def _told_apart(overrides: Sequence[str]) -> tuple[list[str], list[str], list[Problem]]:
+    """Return the finder's keys, with a,b,c as a list; the trainer's; and those that are nearest to one of the finder's."""
+    own: list[str] = []
+    of_trainer: list[str] = []
+    problems = []
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        bare = key.lstrip("+")
+        if bare in FinderConfig.model_fields:
+            own.append(f"{bare}=[{value}]" if "," in value and not value.startswith("[") else f"{bare}{equals}{value}")
+            continue
+        known = {*Config.model_fields, *groups()}
+        near = None if bare in known else nearest(bare, [*FinderConfig.model_fields, *known])
+        if near in FinderConfig.model_fields:
+            problems.append(Problem(bare, value, f"no such key. Did you mean {near}?"))
+        else:
+            of_trainer.append(text)
+    return own, of_trainer, problems
 
 
 def _columns(finder: FinderConfig) -> dict[str, tuple[float, ...]]:

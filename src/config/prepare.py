@@ -3,15 +3,11 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field
 
-from src.config.errors import ConfigError, Problem, did_you_mean
+from src.config.door import load_keys
 from src.config.fields import Count, Flag, InsideUnit, Seed, Strict, Text
-from src.config.overrides import CONF_DIR, parse_value
-from src.config.problems import problems_of
 
-STAGE = "the command line"
 LayoutName = Literal[
     "auto", "official", "folders", "kaggle", "torrent", "huggingface", "imagefolder", "cifar10", "imagenette", "fashion_mnist"
 ]
@@ -19,29 +15,37 @@ Stage = Literal["fetch", "plan", "extract", "arrange", "index", "verify"]
 Origin = Literal["torrent", "kaggle", "huggingface", "s3"]
 # Texts, taken as they are typed: a folder may be called 2012 or a,b, a magnet link holds = and &, and off is no false.
 _AS_TYPED = ("source", "target", "report", "checksum", "origin")
+
+
+def _without_quotes(value: object) -> object:
+    quoted = isinstance(value, str) and len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    return value[1:-1] if quoted and isinstance(value, str) else value
+
+
+Typed = Annotated[Text, BeforeValidator(_without_quotes)]
 Level = Annotated[int, Field(strict=True, ge=0, le=3)]
 
 
 class PrepareConfig(Strict):
     """How a data set is made ready. See conf/prepare.yaml for each key's meaning and default."""
 
-    source: Text | None
-    target: Text | None
+    source: Typed | None
+    target: Typed | None
     layout: LayoutName
     link: Literal["auto", "hard", "copy"]
-    checksum: Text
+    checksum: Typed
     val_fraction: InsideUnit | None
     split_seed: Seed
     until: Stage
     level: Level
     expect: Literal["auto", "imagenet", "any"]
-    report: Text | None
+    report: Typed | None
     delete_source: Flag
     restart: Flag
     dry_run: Flag
     workers: Literal["auto"] | Count
     fetch: Origin | None
-    origin: Text | None
+    origin: Typed | None
 
 
 def load_prepare(overrides: Sequence[str]) -> PrepareConfig:
@@ -50,28 +54,5 @@ def load_prepare(overrides: Sequence[str]) -> PrepareConfig:
     Raises:
         ConfigError: with every problem at once.
     """
-    tree = yaml.safe_load((CONF_DIR / "prepare.yaml").read_text())
-    problems: list[Problem] = []
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        if key in _AS_TYPED and equals:
-            tree[key] = None if value == "null" else _without_quotes(value)
-            continue
-        parsed = parse_value(text)
-        if isinstance(parsed, Problem):
-            problems.append(parsed)
-        elif parsed[0] not in tree:
-            problems.append(Problem(*parsed, f"no such key. There are: {', '.join(tree)}.{did_you_mean(parsed[0], tree)}"))
-        else:
-            tree[parsed[0]] = parsed[1]
-    try:
-        config = PrepareConfig.model_validate(tree)
-    except ValidationError as error:
-        problems += problems_of(error, path_of=lambda location: str(location[0]))
-    if problems:
-        raise ConfigError(STAGE, problems)
+    config, _ = load_keys(PrepareConfig, "prepare.yaml", overrides, as_typed=_AS_TYPED)
     return config
-
-
-def _without_quotes(value: str) -> str:
-    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value

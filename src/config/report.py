@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from src.config.door import STAGE, load_keys
-from src.config.errors import ConfigError, Problem
+from src.config.door import load_keys
+from src.config.errors import Problem
 from src.config.fields import InsideUnit, Strict, Text
 
 # What of an evaluation's protocol, and of the task, must be the same where accuracies are compared.
@@ -53,10 +53,5 @@ def load_report(words: Sequence[str]) -> tuple[list[str], ReportConfig]:
         problems.append(
             Problem("runs", None, "were not given. Type one or more runs' folders, such as runs/demo-s0 or runs/demo-s*.")
         )
-    try:
-        config, _ = load_keys(ReportConfig, "report.yaml", settings, as_typed=_AS_TYPED)
-    except ConfigError as error:
-        raise ConfigError(STAGE, [*problems, *error.problems]) from error
-    if problems:
-        raise ConfigError(STAGE, problems)
+    config, _ = load_keys(ReportConfig, "report.yaml", settings, as_typed=_AS_TYPED, found=problems)
     return runs, config

@@ -3,17 +3,13 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from src.config.compose import load
 from src.config.data import DataConfig
-from src.config.errors import ConfigError, Problem, did_you_mean
+from src.config.door import STAGE, load_keys
+from src.config.errors import ConfigError, Problem
 from src.config.fields import Count, Flag, PositiveFraction, Strict, Text
-from src.config.overrides import CONF_DIR, parse_value
-from src.config.problems import problems_of
-
-STAGE = "the command line"
 
 
 class WriterConfig(Strict):
@@ -47,26 +43,14 @@ def load_writer(overrides: Sequence[str]) -> WriterOrder:
     Raises:
         ConfigError: with every problem at once.
     """
-    tree = yaml.safe_load((CONF_DIR / "ffcv_writer.yaml").read_text())
+    of_data = [text for text in overrides if text.lstrip("+").partition("=")[0].partition(".")[0] == "data"]
+    own = [text for text in overrides if text not in of_data]
     problems: list[Problem] = []
-    of_data: list[str] = []
-    for text in overrides:
-        if text.lstrip("+").partition("=")[0].partition(".")[0] == "data":
-            of_data.append(text)
-            continue
-        parsed = parse_value(text)
-        if isinstance(parsed, Problem):
-            problems.append(parsed)
-        elif parsed[0] not in tree:
-            fix = f"no such key. There are: {', '.join(tree)}, data=... and data.<key>=....{did_you_mean(parsed[0], tree)}"
-            problems.append(Problem(*parsed, fix))
-        else:
-            tree[parsed[0]] = parsed[1]
     writer = data = None
     try:
-        writer = WriterConfig.model_validate(tree)
-    except ValidationError as error:
-        problems += problems_of(error, path_of=lambda location: str(location[0]))
+        writer, _ = load_keys(WriterConfig, "ffcv_writer.yaml", own, besides=("data=... and data.<key>=...",))
+    except ConfigError as error:
+        problems += error.problems
     try:
         data = load(["data=imagefolder", "batch_size=1", *of_data]).data  # a subset may be smaller than the trainer's batch
     except ConfigError as error:
