@@ -1,8 +1,10 @@
 """From the page to visitors: a folder that goes away, a socket, and a web server that ends in order."""
 
+import fcntl
 import os
 import shutil
 import socket
+import stat
 import tempfile
 import threading
 import time
@@ -18,6 +20,7 @@ HERE, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 FIRST_PORT, PORTS = 7860, 100
 EXAMPLES = "examples"
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_ROOM = "imagenet-trainer-demo-"
 _PATIENCE = 1  # seconds for open connections at the end: pages hold theirs open for ever
 
 
@@ -48,13 +51,53 @@ def bind(host: str, port: int | None) -> socket.socket:
 
 @contextmanager
 def room() -> Iterator[Path]:
-    """Give a folder of this process alone for uploads, tell gradio of it, and delete it at the end. Before gradio is imported."""
-    folder = Path(tempfile.mkdtemp(prefix="demo-"))
+    """Give a folder of this process alone for uploads, tell gradio of it, and delete it at the end. Before gradio is imported.
+
+    What killed processes of this user left of theirs is deleted first.
+    """
+    parent = Path(tempfile.gettempdir())
+    remove_leftovers(parent)
+    folder, held = _make_room(parent)
     os.environ |= {"GRADIO_TEMP_DIR": str(folder), "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
+
+
+def remove_leftovers(parent: Path) -> None:
+    """Delete the rooms of this user's processes that are gone. A living one holds a lock on its room, which ends with it."""
+    for path in parent.glob(f"{_ROOM}*"):
+        with suppress(OSError):  # gone meanwhile, held, or a file system without locks, where nobody can tell
+            held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                found = os.fstat(held)
+                if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) == 0o700:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(held)
+
+
+def _make_room(parent: Path) -> tuple[Path, int]:
+    """Return a new folder, and what holds its lock."""
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=_ROOM))
+        try:
+            held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:  # before it was locked, another process took it for a leftover: once more
+            continue
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # the same, a moment later
+            os.close(held)
+            continue
+        except OSError:  # a file system without locks, where nobody deletes it either
+            return folder, held
+        if folder.exists():
+            return folder, held
+        os.close(held)
 
 
 def sweep(folder: Path, older_than: float) -> None:

@@ -112,7 +112,7 @@ def test_ctrl_c_ends_it_without_a_trace_and_nothing_was_asked_of_the_network(run
     rooms.mkdir()
     with serving(traced(log, *demo(f"checkpoint={run}")), TMPDIR=str(rooms)) as served:
         assert len(shares(Visitor(served.url).answer(encode("jpeg")))) == 5
-        assert [room.name[:5] for room in rooms.iterdir()] == ["demo-"]
+        assert [room.name[:22] for room in rooms.iterdir()] == ["imagenet-trainer-demo-"]
         (inner,) = children(served.process.pid)
         os.kill(inner, signal.SIGINT)
         assert served.process.wait(60) == 130
