@@ -8,19 +8,18 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from src.augment.build import build_augmentation
-from src.batch import Batch, BatchPlan, BoxResize, Engine, Pixels, ResizeCentreCrop, Source, Tracker
+from src.batch import Batch, Engine, Pixels, Source, Tracker
 from src.build_model import begin_from_weights, build_live_model, build_normalise
+from src.build_plans import crop_law, eval_geometry, recalibration_plans, train_geometry, train_plans, val_plans
 from src.config import Config
 from src.config.average import EvaluateTrained
 from src.config.data import StoredData
 from src.data.bad_images import BadImages
 from src.data.build_engine import build_engine, choose_engine
-from src.data.plan import CropLaw, EpochPlan, eval_plans
 from src.distributed import World, data_parallel
-from src.draws import Purpose, seed_of
 from src.machine import cpus_per_rank
 from src.optim.build import build_optimizer
-from src.training.arithmetic import Arithmetic, plan_arithmetic
+from src.training.arithmetic import plan_arithmetic
 from src.training.averaging import NoAverage, build_average, evaluation_weights
 from src.training.evaluation import EvalResult, Observer, Protocol, count
 from src.training.losses import build_criterion
@@ -77,10 +76,10 @@ def build_run(
     engines: Engines,
     trackers: list[Tracker],
     requests: StopRequests,
-    write_checkpoint: Callable[[Run], Callable[[], bool]],
-    after_each_step: Callable[[], None],
+    write_checkpoint: Callable[[Run], Callable[[], bool]] = lambda run: lambda: True,
+    after_each_step: Callable[[], None] = lambda: None,
 ) -> Run:
-    """Put a run together at step 0."""
+    """Put a run together at step 0. Where nothing else is said, no checkpoint is written and nobody follows its steps."""
     arithmetic = plan_arithmetic(config, num_train=len(train), world_size=world.size)
     precision = choose_precision(config.precision, device)
     model = build_live_model(config, precision, device, num_classes=len(train.classes))
@@ -93,16 +92,13 @@ def build_run(
         config.augment, normalise=normalise, seed=config.seed, num_classes=len(train.classes), device=device
     )
 
-    def geometry(epoch: int) -> BoxResize:
-        return BoxResize(image_size_at(epoch, config.data), config.data.interpolation)
-
     def train_batches(epoch: int, first_step: int) -> Iterator[Batch]:
         plans = train_plans(config, arithmetic, train, rank=world.rank, epoch=epoch, first_step=first_step)
-        return engines.train.batches(plans, geometry=geometry(epoch))
+        return engines.train.batches(plans, geometry=train_geometry(config, epoch))
 
     def recalibration(epoch: int) -> Iterator[Tensor]:
         plans = recalibration_plans(config, arithmetic, train, rank=world.rank, epoch=epoch, images=average.recalibrate_images)
-        for batch in engines.train.batches(plans, geometry=geometry(epoch)):
+        for batch in engines.train.batches(plans, geometry=train_geometry(config, epoch)):
             yield normalise(batch.images)
 
     def measured(weights: str) -> EvalResult:
@@ -165,47 +161,6 @@ def evaluates_trained(config: Config) -> bool:
     return not isinstance(config.average, EvaluateTrained) and config.average.evaluate_trained
 
 
-def train_plans(
-    config: Config, arithmetic: Arithmetic, source: Source, *, rank: int, epoch: int, first_step: int
-) -> Iterator[BatchPlan]:
-    """Yield this rank's micro-batches of an epoch, from a step on."""
-    plan = EpochPlan(
-        source.sizes,
-        seed=config.seed,
-        epoch=epoch,
-        batch_size=arithmetic.batch_size,
-        local_batch_size=arithmetic.local_batch_size,
-        law=crop_law(config),
-        repeats=config.augment.repeats,
-    )
-    for step in range(first_step, arithmetic.steps_per_epoch):
-        for micro_batch in range(arithmetic.accumulation):
-            yield plan.batch(step, arithmetic.slot(micro_batch, rank))
-
-
-def recalibration_plans(
-    config: Config, arithmetic: Arithmetic, source: Source, *, rank: int, epoch: int, images: int
-) -> Iterator[BatchPlan]:
-    """Yield this rank's share of the training images from which BatchNorm statistics are gathered: training crops, own order."""
-    per_round = arithmetic.local_batch_size * arithmetic.world_size
-    plan = EpochPlan(
-        source.sizes,
-        seed=seed_of(config.seed, int(Purpose.RECALIBRATION)),
-        epoch=epoch,
-        batch_size=per_round,
-        local_batch_size=arithmetic.local_batch_size,
-        law=crop_law(config),
-    )
-    rounds = min(-(-images // per_round), len(source) // per_round)
-    for step in range(rounds):
-        yield plan.batch(step, rank)
-
-
-def crop_law(config: Config) -> CropLaw:
-    """Return the law of training boxes and flips."""
-    return CropLaw(config.augment.crop_scale, config.augment.crop_ratio, config.augment.flip_probability)
-
-
 def evaluate_model(
     config: Config,
     world: World,
@@ -238,9 +193,7 @@ def evaluate_model(
 
 def eval_batches(config: Config, world: World, engine: Engine, source: Source) -> Iterator[Batch]:
     """Yield this rank's share of a split, each image once over all ranks, prepared as evaluation does it."""
-    data = config.data
-    plans = eval_plans(source.sizes, batch_size=config.eval_batch_size, rank=world.rank, world_size=world.size)
-    return engine.batches(plans, geometry=ResizeCentreCrop(data.resize_size, data.eval_image_size, data.eval_interpolation))
+    return engine.batches(val_plans(config, source, world), geometry=eval_geometry(config))
 
 
 def protocol_of(config: Config, precision: Precision, pixels: Pixels, *, weights: str, images: int) -> Protocol:

@@ -60,7 +60,8 @@ def _parser() -> argparse.ArgumentParser:
 def run(trained: "Trained", evaluate: EvaluateConfig) -> int:
     """Evaluate in this process, which is one rank."""
     from src.batch import DataError
-    from src.evaluate_run import as_json, evaluate_trained, predict, say
+    from src.evaluate_run import as_json, evaluate_trained, say
+    from src.predict_run import predict
     from src.session import exit_code_after, joined
     from src.tracking.console import say_result
 

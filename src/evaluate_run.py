@@ -1,34 +1,30 @@
-"""From a trained model to its accuracy, with what can be told by class; and from unlabelled images to their predictions."""
+"""From a trained model to its accuracy, with what can be told by class."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from loguru import logger
-from torch import Tensor, nn
+from torch import Tensor
 
-from src.batch import Batch, Engine, ResizeCentreCrop, Source
-from src.build import eval_batches, evaluate_model, loader_threads, stuck_seconds
-from src.build_model import build_normalise
-from src.config import Config, ConfigError, Problem
+from src.batch import Batch, Source
+from src.build import evaluate_model
+from src.build_plans import eval_geometry
+from src.config import Config
 from src.config.evaluate import EvaluateConfig
-from src.data.build_engine import build_engine, choose_engine, engine_problems
 from src.data.pillow_pixels import pillow_pixels
-from src.data.sources.flat import FlatSource, look_at_folder
 from src.distributed import from_rank_0
-from src.imagenet.wnids import imagenet_wnids
-from src.session import Place, open_val, reporter
+from src.ready_model import ReadyModel, engine_for, make_ready, require_same_classes, target_folder
+from src.session import Place, open_val
 from src.tracking import evaluation_files
-from src.trained import Trained, assumed_classes, build_trained, labels_of, other_number
+from src.trained import Trained, labels_of
 from src.training.comparison import Comparison, Difference
-from src.training.evaluation import EvalResult, Observer, logits_of
-from src.training.image_rows import ImageRows, first_classes
-from src.training.precision import Precision, choose_precision
+from src.training.evaluation import EvalResult, Observer
+from src.training.image_rows import ImageRows
 from src.training.tally import ClassCounts, Tally, class_table, worst
 
-_FIRST, _WORST = 5, 10
+_WORST = 10  # classes in the log
 _READ_THREADS = 8
 
 
@@ -48,20 +44,6 @@ class Evaluation(NamedTuple):
     difference: Difference | None
 
 
-class _Model(NamedTuple):
-    """A model that is ready to be asked, and how its images are prepared."""
-
-    module: nn.Module
-    precision: Precision
-    normalise: Callable[[Tensor], Tensor]
-    flip: bool
-
-    def logits(self, images: Tensor) -> Tensor:
-        """Return the logits (N, K) of uint8 (N, 3, S, S)."""
-        with self.precision.autocast():
-            return logits_of(self.module, self.normalise(images), flip=self.flip)
-
-
 def evaluate_trained(trained: Trained, evaluate: EvaluateConfig, place: Place) -> Evaluation:
     """Evaluate on the whole validation split, and write what is asked for. Every rank must call it.
 
@@ -70,11 +52,11 @@ def evaluate_trained(trained: Trained, evaluate: EvaluateConfig, place: Place) -
         DataError: naming an image that cannot be decoded.
     """
     config, world, device = trained.config, place.world, place.device
-    target = _prepared(evaluate.target)
-    model = _ready(trained, place)
+    target = target_folder(evaluate.target)
+    model = make_ready(trained, place)
     source = open_val(config, place)
-    _require_same_classes(trained, source)
-    engine = _engine(config, source, place)
+    require_same_classes(trained, source)
+    engine = engine_for(config, source, place)
     tally = Tally(len(source.classes), device)
     rows = ImageRows(lambda logits: logits.float(), len(source)) if evaluate.logits else None
     with ThreadPoolExecutor(_READ_THREADS) as pool:
@@ -92,58 +74,6 @@ def evaluate_trained(trained: Trained, evaluate: EvaluateConfig, place: Place) -
     if target is not None:
         from_rank_0(lambda: _write(target, trained, done, source, logits))
     return done
-
-
-def predict(trained: Trained, evaluate: EvaluateConfig, place: Place) -> int:
-    """Write what a model takes the images of a folder for. Every rank must call it.
-
-    Returns:
-        how many images there were.
-
-    Raises:
-        ConfigError: if an image is bad, nothing tells the classes, or the target cannot be written.
-        DataError: naming an image that cannot be decoded.
-    """
-    assert evaluate.test is not None
-    target = _prepared(evaluate.target)
-    assert target is not None
-    config, root = trained.config, Path(evaluate.test).expanduser()
-    model = _ready(trained, place)
-    classes = _classes(trained, place)
-    if evaluate.submission == "kaggle" and classes != imagenet_wnids():
-        fix = f"is about ImageNet's 1,000 classes, and these are {len(classes)} others. Leave it away."
-        raise ConfigError("the command line", [Problem("submission", evaluate.submission, fix)])
-
-    def look() -> tuple[list[str], Any]:
-        with reporter(place)("reading image headers") as progress:
-            return look_at_folder(root, "test", threads=loader_threads(config, place.world), progress=progress)
-
-    source = FlatSource(root, *from_rank_0(look))
-    first = min(_FIRST, len(classes))
-    rows = ImageRows(lambda logits: first_classes(logits, first), len(source))
-    whole = ImageRows(lambda logits: logits.float(), len(source)) if evaluate.logits else None
-    engine = _engine(config, source, place)
-    try:
-        with torch.no_grad():
-            for batch in eval_batches(config, place.world, engine, source):
-                logits = model.logits(batch.images)
-                for observe in (rows, *([whole] if whole else [])):
-                    observe(batch, logits)
-    finally:
-        engine.close()
-    found, all_logits = rows.gathered(), whole.gathered() if whole else None
-    labels, probabilities = found[:, :first].long().tolist(), found[:, first:].tolist()
-
-    def write() -> None:
-        files = source.names
-        if all_logits is not None:
-            evaluation_files.write_logits(target, images=files, labels=None, logits=all_logits.numpy())
-        if evaluate.submission == "kaggle":
-            evaluation_files.write_submission(target, files=files, sizes=source.sizes, labels=labels)
-        evaluation_files.write_predictions(target, files=files, classes=classes, labels=labels, probabilities=probabilities)
-
-    from_rank_0(write)
-    return len(source)
 
 
 def say(done: Evaluation) -> None:
@@ -166,82 +96,17 @@ def say(done: Evaluation) -> None:
         )
 
 
-def _ready(trained: Trained, place: Place) -> _Model:
-    config = trained.config
-    if problems := engine_problems(config.data, place.device):
-        raise ConfigError("the data", problems)
-    precision = choose_precision(config.precision, place.device)
-    module = build_trained(trained, precision, place.device)
-    data = config.data
-    logger.info(
-        f"images: shorter side to {data.resize_size} px, centre {data.eval_image_size} px, {data.eval_interpolation}, antialiased, "
-        f"on decoded tensors; mean {list(data.mean)}, std {list(data.std)}"
-    )
-    flip = config.test_time_augmentation == "flip"
-    return _Model(module, precision, build_normalise(config, precision, place.device), flip)
-
-
-def _engine(config: Config, source: Source, place: Place) -> Engine:
-    threads, limit = loader_threads(config, place.world), stuck_seconds(config)
-    name = choose_engine(config.data)
-    if isinstance(source, FlatSource) and name == "ffcv":
-        name = "torchvision"  # reads any source, and its pixels are those of evaluation's definition
-    return build_engine(config.data, name, source, device=place.device, threads=threads, stuck_seconds=limit)
-
-
 def _compared(
-    evaluate: EvaluateConfig, config: Config, model: _Model, source: Source, pool: ThreadPoolExecutor, device: torch.device
+    evaluate: EvaluateConfig, config: Config, model: ReadyModel, source: Source, pool: ThreadPoolExecutor, device: torch.device
 ) -> Comparison | None:
     if evaluate.compare == "none":
         return None
-    data = config.data
-    geometry = ResizeCentreCrop(data.resize_size, data.eval_image_size, data.eval_interpolation)
+    geometry = eval_geometry(config)
 
     def others(batch: Batch) -> Tensor:
         return pillow_pixels(source, batch.plan.ids.tolist(), geometry, pool).to(device)
 
     return Comparison(others, model.logits, device)
-
-
-def _require_same_classes(trained: Trained, source: Source) -> None:
-    count = len(source.classes)
-    if trained.classes is None:
-        if trained.num_classes != count:
-            raise other_number(trained, trained.num_classes, count)
-        usual = " (ImageNet's wnids, the usual order)" if source.classes == imagenet_wnids() else ""
-        logger.info(f"labels: {count:,} classes in the sorted order of the data's{usual}: {', '.join(source.classes[:3])}, ...")
-    elif tuple(trained.classes) != source.classes:
-        fix = f"its {count} classes are not the {len(trained.classes)} that {trained.path} was trained on."
-        raise ConfigError("the data", [Problem("data", trained.config.data.name, fix)])
-
-
-def _classes(trained: Trained, place: Place) -> tuple[str, ...]:
-    """Return the classes by label, of a state dict ImageNet's if there are 1,000, else the data's."""
-    classes = assumed_classes(trained)
-    if classes is None:
-        source = open_val(trained.config, place)
-        _require_same_classes(trained, source)
-        return source.classes
-    if trained.classes is None:
-        logger.warning("labels: the weights tell 1,000 classes apart, which are taken for ImageNet's wnids in their usual order")
-    return classes
-
-
-def _prepared(target: str | None) -> Path | None:
-    """Make the folder, before anything is computed."""
-    if target is None:
-        return None
-    path = Path(target).expanduser()
-
-    def make() -> None:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            fix = f"cannot be made a folder ({error.strerror}). Give one that can be written."
-            raise ConfigError("the command line", [Problem("target", target, fix)]) from error
-
-    from_rank_0(make)
-    return path
 
 
 def as_json(trained: Trained, done: Evaluation) -> dict[str, Any]:

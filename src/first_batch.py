@@ -6,13 +6,12 @@ from typing import NamedTuple
 
 import torch
 
-from src.batch import BatchPlan, BoxResize, DataError, Engine, Geometry, ResizeCentreCrop, Source
-from src.build import Engines, train_plans
+from src.batch import BatchPlan, DataError, Engine, Geometry, Source
+from src.build import Engines
+from src.build_plans import eval_geometry, train_geometry, train_plans, val_plans
 from src.config import Config, Problem
-from src.data.plan import eval_plans
 from src.session import Place
 from src.training.arithmetic import Arithmetic
-from src.training.schedule import image_size_at
 
 _MOST_IMAGES = 256  # of each split: enough to tell a rate, little enough to cost a second
 
@@ -59,22 +58,18 @@ class Drawn(NamedTuple):
 
 def draw_first(config: Config, place: Place, arithmetic: Arithmetic, train: Source, val: Source, engines: Engines) -> Drawn:
     """Draw this rank's first training micro-batch and its first validation batch. No effect on the run: engines are pure."""
-    data, rank = config.data, place.world.rank
     plans: tuple[Iterator[BatchPlan], Iterator[BatchPlan]] = (
-        train_plans(config, arithmetic, train, rank=rank, epoch=0, first_step=0),
-        eval_plans(val.sizes, batch_size=config.eval_batch_size, rank=rank, world_size=place.world.size),
+        train_plans(config, arithmetic, train, rank=place.world.rank, epoch=0, first_step=0),
+        val_plans(config, val, place.world),
     )
-    geometries: tuple[Geometry, Geometry] = (
-        BoxResize(image_size_at(0, data), data.interpolation),
-        ResizeCentreCrop(data.resize_size, data.eval_image_size, data.eval_interpolation),
-    )
+    geometries: tuple[Geometry, Geometry] = (train_geometry(config, 0), eval_geometry(config))
     timed, problems, met = list[tuple[int, float]](), list[Problem](), None
     for engine, split_plans, geometry in zip(engines, plans, geometries, strict=True):
         try:
             timed.append(_draw_one(engine, split_plans, geometry, place.device))
         except DataError as error:
             timed.append((0, 0.0))
-            problems.append(Problem("data", data.name, str(error)))
+            problems.append(Problem("data", config.data.name, str(error)))
             met = error
     (images, seconds), (val_images, val_seconds) = timed
     return Drawn(FirstBatch(images, seconds, val_images, val_seconds), problems, met)

@@ -5,7 +5,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from src.trial import Pace, Trial
+from src.timing import Pace
+from src.trial import Trial
 
 # Student's t for 95 %, two-sided, by degrees of freedom (any table; scipy.stats.t.ppf(0.975, n)).
 _T = (math.inf, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)

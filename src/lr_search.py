@@ -61,8 +61,6 @@ def find(order: FinderOrder, place: Place, ready: Ready, *, told: Told) -> Found
         engines=ready.engines,
         trackers=[],
         requests=StopRequests(folder / "STOP"),
-        write_checkpoint=lambda _: lambda: True,
-        after_each_step=lambda: None,
     )
     curves = search(run, order.ranges, smoothing=finder.smoothing, diverge=finder.diverge, told=told)
     run.close()

@@ -105,7 +105,6 @@ def measure(config: Config, folder: Path, *, saves: int) -> dict[str, Any]:
             trackers=[],
             requests=StopRequests(folder / "STOP"),
             write_checkpoint=checkpoint_writer(config, checkpoints, writer, records=[], classes=("noise",), leads=True),
-            after_each_step=lambda: None,
         )
         batches = run.epoch_batches()
         for number in range(saves + 1):

@@ -111,8 +111,6 @@ def measure_pairs(config: Config, world: World, *, pairs: int, steps: int) -> di
             engines=Engines(Replay(batches), Replay(batches)),
             trackers=[],
             requests=StopRequests(Path(folder) / "STOP"),
-            write_checkpoint=lambda run: lambda: True,
-            after_each_step=lambda: None,
         )
         bare = BareLoop(config, device, batches)
         ours_times, bare_times = [], []

@@ -118,6 +118,12 @@ def other_number(trained: Trained, of_weights: int | None, of_data: int | None) 
     return ConfigError("the checkpoint", [Problem("checkpoint", str(trained.path), fix)])
 
 
+def other_classes(trained: Trained, of_data: Sequence[str]) -> ConfigError:
+    """Return what to raise where the weights and the data have different classes."""
+    fix = f"its {len(of_data)} classes are not the {len(trained.classes or ())} that {trained.path} was trained on."
+    return ConfigError("the data", [Problem("data", trained.config.data.name, fix)])
+
+
 def assumed_classes(trained: Trained) -> tuple[str, ...] | None:
     """Return the classes by label: of a state dict with 1,000 of them ImageNet's wnids, sorted, which is the usual order.
 

@@ -12,9 +12,8 @@ from src.auditing.record import RunRecord
 from src.auditing.rows import windows_of
 from src.auditing.verdict import Check, check
 from src.batch import Source
-from src.build import crop_law
+from src.build_plans import epoch_plan
 from src.config import Config
-from src.data.plan import EpochPlan
 from src.training.arithmetic import Arithmetic
 from src.training.ledger import hash_images
 
@@ -72,15 +71,8 @@ def choose_steps(record: RunRecord, wanted: int | str, seed: int) -> list[int]:
 
 def epoch_hashes(config: Config, arithmetic: Arithmetic, source: Source, epoch: int, steps: Sequence[int]) -> list[int]:
     """Return the hash of each of an epoch's steps, as in the ledger."""
-    plan = EpochPlan(
-        source.sizes,
-        seed=config.seed,
-        epoch=epoch,
-        batch_size=arithmetic.batch_size,
-        local_batch_size=arithmetic.batch_size,  # the whole step as one slot: its images are the same
-        law=crop_law(config),
-        repeats=config.augment.repeats,
-    )
+    whole_step = arithmetic.batch_size  # as one slot: its images are the same
+    plan = epoch_plan(config, source, epoch=epoch, batch_size=whole_step, local_batch_size=whole_step)
     places: NDArray[np.int64] = np.arange(arithmetic.batch_size)
     labels = source.labels
     hashes = []

@@ -108,8 +108,6 @@ def _run(config: Config, place: Place, opened: Opened, state: dict[str, Any], co
             engines=opened.engines,
             trackers=[collector],
             requests=StopRequests(Path(nowhere) / "STOP"),
-            write_checkpoint=lambda run: lambda: True,
-            after_each_step=lambda: None,
         )
         restore(run, state)
         try:

@@ -6,9 +6,10 @@ from contextlib import closing
 import torch
 from torch import Tensor
 
-from src.batch import ResizeCentreCrop, Source
+from src.batch import Source
 from src.build import loader_threads, stuck_seconds
 from src.build_model import build_normalise
+from src.build_plans import eval_geometry
 from src.config import Config
 from src.data.build_engine import build_engine
 from src.data.plan import eval_plans
@@ -36,16 +37,14 @@ def batches_of(
     Raises:
         DataError: naming an image that cannot be read.
     """
-    data = config.data
     normalise = build_normalise(config, choose_precision("fp32", _CPU), _CPU)
     threads, limit = loader_threads(config, world), stuck_seconds(config)
-    on_cpu = data.model_copy(update={"decoder": "cpu"})
+    on_cpu = config.data.model_copy(update={"decoder": "cpu"})
     engine = build_engine(on_cpu, "torchvision", source, device=_CPU, threads=threads, stuck_seconds=limit)
     plans = eval_plans(source.sizes, batch_size=min(config.eval_batch_size, _AT_ONCE), rank=0, world_size=1)
-    geometry = ResizeCentreCrop(data.resize_size, data.eval_image_size, data.eval_interpolation)
     done = 0
     with closing(engine):
-        for batch in engine.batches(plans, geometry=geometry):
+        for batch in engine.batches(plans, geometry=eval_geometry(config)):
             yield normalise(batch.images), batch.labels.clone()
             done += len(batch.labels)
             progress(done, len(source))

@@ -33,7 +33,7 @@ from src.machine import cpus_per_rank
 from src.model_folder import WEIGHTS_FILE, write_description, write_weights
 from src.session import Place, joined, open_val
 from src.tracking.progress import counting
-from src.trained import Trained, build_trained, labels_of, open_trained
+from src.trained import Trained, build_trained, labels_of, open_trained, other_classes
 from src.training.precision import choose_precision
 
 __all__ = ["ExportError", "export"]
@@ -102,8 +102,7 @@ def _open_images(keys: ExportKeys, trained: Trained, place: Place) -> tuple[Sour
     if trained.classes is None:
         trained = trained._replace(classes=source.classes)
     if trained.classes != source.classes:
-        fix = f"its {len(source.classes)} classes are not the {len(trained.classes or ())} that {trained.path} was trained on."
-        raise ConfigError("the data", [Problem("data", trained.config.data.name, fix)])
+        raise other_classes(trained, source.classes)
     if isinstance(keys.check_images, int) and 0 < keys.check_images < len(source):
         source = Subset(source, choose_subset(source.labels, keys.check_images))
     return source, trained

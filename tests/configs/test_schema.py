@@ -68,7 +68,7 @@ COMMANDS: dict[type[BaseModel], tuple[str, set[tuple[str, str]]]] = {
     WriterConfig: ("writer", reads([SRC / "ffcv_writer.py"])),
     DemoConfig: ("demo", reads([SRC / "config" / "demo.py", *(SRC / "demo_page").rglob("*.py")])),
     AuditConfig: ("keys", reads([SRC / "audit.py", *(SRC / "auditing").rglob("*.py")])),
-    EvaluateConfig: ("evaluate", reads([SRC / "evaluate.py", SRC / "evaluate_run.py"])),
+    EvaluateConfig: ("evaluate", reads([SRC / "evaluate.py", SRC / "evaluate_run.py", SRC / "predict_run.py"])),
     FinderConfig: ("finder", reads([SRC / "lr_finder.py", SRC / "lr_search.py", SRC / "config" / "lr_finder.py"])),
 }
 COMMANDS_KEYS = [(command, key) for command in COMMANDS for key in command.model_fields]

@@ -51,8 +51,6 @@ def main(folder: Path, overrides: list[str]) -> None:
         engines=Engines(recorder, engines.val),
         trackers=[],
         requests=StopRequests(folder / "STOP"),
-        write_checkpoint=lambda run: lambda: True,
-        after_each_step=lambda: None,
     )
     augment, digests = run.augment, dict[str, str]()
 

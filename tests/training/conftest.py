@@ -74,7 +74,6 @@ def make_run(tmp_path: Path) -> Iterator[MakeRun]:
             trackers=[],
             requests=StopRequests(tmp_path / "STOP"),
             write_checkpoint=keep,
-            after_each_step=lambda: None,
         )
         run.recorder, run.states, run.config = recorder, states, config
         return run

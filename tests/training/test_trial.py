@@ -9,6 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from src import timing
 from src import trial as trial_module
 from src.batch import Batch, BatchPlan, Engine, Geometry
 from src.build import Engines, build_engines
@@ -124,7 +125,7 @@ def test_a_window_tells_the_mean_of_its_steps(make_run: Any) -> None:
 
     run.train_batches = slow
     with run.clock.running():
-        seconds, waiting = trial_module._window(run, run.epoch_batches(), 6)
+        seconds, waiting = timing._window(run, run.epoch_batches(), 6)
     assert 0.2 <= seconds < 0.9
     assert 0.2 < waiting <= 1
     assert run.step == 6

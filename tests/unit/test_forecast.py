@@ -5,7 +5,8 @@ import statistics
 import pytest
 
 from src.forecast import Amounts, Part, a_step, bound_by, forecast, saves_of, spread
-from src.trial import Pace, Trial, in_time, passes_of, windows_of
+from src.timing import Pace, in_time, passes_of, windows_of
+from src.trial import Trial
 
 
 def pace(size: int, *windows: float, waiting: float = 0.0, first: float = 0.0) -> Pace:
