@@ -10,7 +10,7 @@ Bound = Literal["data", "compute", "communication", "host"]
 Event = dict[str, Any]
 Intervals = list[tuple[float, float]]  # sorted, apart from each other
 
-DATA, APART = "data", ("evaluation", "checkpoint")  # ranges of src/training/profiling.py
+DATA, APART = "data", ("evaluation", "checkpoint")  # ranges of src/training/profile_ranges.py
 _ON_GPU = ("kernel", "gpu_memcpy", "gpu_memset")  # Kineto's categories
 _WORTH_A_LOOK = 0.2  # of a step: what takes less is not what to mend first
 _ADVICE: dict[Bound, str] = {

@@ -69,3 +69,28 @@ def test_the_examples_of_the_help_are_valid() -> None:
         typed = [word.split(",")[0] for word in line.split() if "=" in word and not word.startswith("--")]
         assert typed
         load(typed)
+
+
+EVERY_DOOR = """
+import contextlib, importlib, io, sys
+for name in sys.argv[1:]:
+    door = importlib.import_module(f"src.{name}")
+    for typed, code in ((["--help"], 0), (["--no_such_option", "seed=x=y,"], 2)):
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                ended = door.main(typed)
+            except SystemExit as left:
+                ended = left.code
+        assert ended == code, (name, typed, ended, err.getvalue())
+        assert code or f"usage: python -m src.{name} " in out.getvalue(), out.getvalue()
+        heavy = sys.modules.keys() & {"torch", "torchvision", "numpy", "PIL"}
+        assert not heavy, (name, typed, heavy)
+"""
+
+
+def test_no_door_needs_torch_to_help_or_to_refuse() -> None:
+    doors = ("train", "evaluate", "report", "export", "demo", "audit", "prepare", "ffcv_writer", "lr_finder")
+    command = [sys.executable, "-c", EVERY_DOOR, *doors]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
