@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from src.config import ConfigError, Problem
+from src.config.demo import load_demo
 from src.config.door import door, end_at_sigterm, load_keys, parser_of
 from src.config.prepare import load_prepare
 from src.config.report import ReportConfig
@@ -37,7 +38,7 @@ def test_what_two_keys_are_together_is_checked_once_each_is_right() -> None:
 
 
 def test_other_peoples_keys_are_handed_back_in_order() -> None:
-    keys, rest = load_keys(ReportConfig, "report.yaml", ["seed=1", "counted=best", "+data.path=x"], others=True)
+    keys, rest = load_keys(ReportConfig, "report.yaml", ["seed=1", "+counted=best", "+data.path=x"], others=True)
     assert (keys.counted, rest) == ("best", ["seed=1", "+data.path=x"])
 
 
@@ -60,6 +61,17 @@ def test_the_writer_says_that_the_datas_keys_are_known_too() -> None:
     own, datas = map(str, caught.value.problems)
     assert "workers, data=... and data.<key>=.... Did you mean splits?" in own
     assert datas.startswith("data.subst = 3: no such key.")
+
+
+def test_the_demo_needs_a_checkpoint_and_room_for_one_upload() -> None:
+    for typed in (["keep_mb=3", "max_upload_mb=4"], ["checkpoint=x", "checkpoint=null", "keep_mb=3", "max_upload_mb=4"]):
+        with pytest.raises(ConfigError) as caught:
+            load_demo(typed)
+        missing, room = map(str, caught.value.problems)
+        assert missing.startswith("checkpoint: must be given")
+        assert room == "keep_mb = 3: must be at least max_upload_mb=4."
+    order = load_demo(["checkpoint=a,b", "keep_mb=4", "max_upload_mb=4", "data.path=x"])
+    assert (order.checkpoint, order.demo.keep_mb, order.overrides) == ("a,b", 4, ["data.path=x"])
 
 
 @pytest.fixture
