@@ -17,7 +17,7 @@ def test_killed_at_random_instants_ends_equal(tmp_path: Path, optimizer: str, ra
     assert outcome["kills"] >= 1
 
 
-OF_LONG = ("torchvision/folder", "torchvision/tar", "nvimgcodec/beton", "dali/folder")  # `make soak` has them all
+OF_LONG = ("torchvision/folder", "torchvision/tar", "nvimgcodec/beton", "dali/folder", "ffcv/beton")  # `make soak` has them all
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_so_it_does_with_every_source_and_engine(tmp_path: Path, loader: str) ->
     assert outcome["kills"] >= 1
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.long), 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_so_it_does_with_every_feature_of_the_recipes_on(tmp_path: Path, ranks: int) -> None:
     settings = (*EVERYTHING, "data.num_train=650", "max_local_batch_size=8")
     outcome = kill_and_compare(tmp_path, settings, ranks=ranks, kills=2, seed=2)

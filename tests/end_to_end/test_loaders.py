@@ -47,9 +47,7 @@ def same_weights(one: dict[str, Any], two: dict[str, Any]) -> bool:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(
-            name, marks=pytest.mark.long if name in ("torchvision/tar", "torchvision/synthetic", "nvimgcodec/beton") else []
-        )
+        pytest.param(name, marks=pytest.mark.long if name not in ("ffcv/beton", "nvimgcodec/parquet") else [])
         for name in COMBINATIONS
     ],
 )

@@ -78,9 +78,9 @@ def test_a_run_leaves_everything_and_its_second_start_trains_nothing(run_door: R
     ("ranks", "how", "code"),
     [
         (1, signal.SIGTERM, 75),
-        (1, signal.SIGUSR1, 75),
+        pytest.param(1, signal.SIGUSR1, 75, marks=pytest.mark.long),
         (1, signal.SIGINT, 130),
-        (1, "STOP", 75),
+        pytest.param(1, "STOP", 75, marks=pytest.mark.long),
         pytest.param(2, signal.SIGTERM, 1, marks=pytest.mark.long),
         (2, "STOP", 0),
     ],

@@ -84,6 +84,43 @@ def test_a_missing_row_is_found(make_record: MakeRecord, arithmetic: Arithmetic)
         assert names <= differing(record, arithmetic)
 
 
+def test_every_epoch_is_evaluated_where_it_is_due_and_only_there(make_record: MakeRecord, arithmetic: Arithmetic) -> None:
+    record = make_record()
+    rare = record.config.model_copy(update={"eval_every_epochs": 2})
+    found = epochs_check(record, rare, arithmetic, NUM_VAL)
+    assert found.outcome == "differs" and "step 10 (epoch): evaluated, against eval_every_epochs=2" in found.detail
+    for key in ("val/loss", "val/acc1", "val/acc5"):
+        del record.metrics[3][key]
+    assert epochs_check(record, rare, arithmetic, NUM_VAL).outcome == "agrees", "of the second epoch and of the last"
+    found = epochs_check(record, record.config, arithmetic, NUM_VAL)
+    assert "step 10 (epoch): not evaluated, against eval_every_epochs=1" in found.detail
+
+
+def test_an_epochs_row_stands_at_its_end_and_only_the_last_may_be_missing_of_a_run_that_goes_on(
+    make_record: MakeRecord, arithmetic: Arithmetic
+) -> None:
+    record = make_record()
+    record.metrics[7]["step"] = 21
+    assert "step 21 (epoch) is not at an epoch's end" in epochs_check(record, record.config, arithmetic, NUM_VAL).detail
+    for missing, status, outcome in (
+        (11, "running", "agrees"), (11, "finished", "differs"), (7, "running", "differs"),
+    ):  # fmt: skip
+        record = make_record()._replace(status={"status": status})
+        del record.metrics[missing]
+        assert epochs_check(record, record.config, arithmetic, NUM_VAL).outcome == outcome, (missing, status)
+
+
+@pytest.mark.parametrize("key", ["val/acc1", "val/acc5", "val/trained_acc1", "val/trained_acc5"])
+def test_every_accuracy_of_an_evaluation_is_a_whole_number_of_hits(
+    make_record: MakeRecord, arithmetic: Arithmetic, key: str
+) -> None:
+    record = make_record()
+    record.metrics[7][key] = 100 * 31 / NUM_VAL
+    assert epochs_check(record, record.config, arithmetic, NUM_VAL).outcome == "agrees"
+    record.metrics[7][key] = 100 * 31.5 / NUM_VAL
+    assert f"step 20 (epoch): {key}" in epochs_check(record, record.config, arithmetic, NUM_VAL).detail
+
+
 def test_a_missing_or_doubled_step_is_found(make_record: MakeRecord, arithmetic: Arithmetic) -> None:
     record = make_record()
     gap = record._replace(ledger=record.ledger[[step for step in range(30) if step != 12]])

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from src.exporting.check import Comparison, ExportError, compare, require_batch_sizes, require_close, run_form
+from src.exporting.check import Comparison, ExportError, compare, require_batch_sizes, require_close, require_kept, run_form
 
 
 def batches(*sizes: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -90,3 +90,42 @@ def test_a_form_that_fails_or_has_other_shapes_is_named() -> None:
         )
     with pytest.raises(ExportError, match=r"odd gives logits of shape \(2, 3\)"):
         run_form("odd", lambda images: images, torch.zeros(2, 3), torch.zeros(2, 4))
+
+
+def test_hits_are_those_of_the_form_summed_over_batches() -> None:
+    """The model ranks the classes 0, 1, ... 7, the form 7, 6, ... 0: a label tells its rank in both."""
+    labels = [torch.tensor(part) for part in ([0, 4, 6], [0, 7], [1])]
+    given = [(torch.arange(8.0, 0, -1).repeat(len(part), 1), part) for part in labels]
+    compared = compare(lambda images: images, {"flipped": lambda images: images.flip(1)}, given)
+    model, flipped = compared.model.figures(labelled=True), compared.forms["flipped"].figures(labelled=True)
+    assert (model["acc1"], model["acc5"]) == pytest.approx((200 / 6, 400 / 6))
+    assert (flipped["acc1"], flipped["acc5"]) == pytest.approx((100 / 6, 300 / 6))
+
+
+def test_of_differing_predictions_the_ten_that_the_model_held_furthest_apart_are_kept() -> None:
+    apart = [3, 14, 1, 8, 5, 12, 7, 2, 13, 6, 9, 4, 11, 10]
+    rows = torch.stack([scale * torch.arange(8.0, 0, -1) for scale in apart])
+    compared = compare(lambda images: images, {"flipped": lambda images: images.flip(1)}, [(part, None) for part in rows.split(5)])
+    found = compared.forms["flipped"]
+    assert found.different == 14
+    assert found.ties == [(apart.index(scale), 7.0 * scale) for scale in range(14, 4, -1)]
+    assert found.figures(labelled=False)["widest_different_margin"] == 98
+
+
+def test_accuracy_is_told_only_where_every_image_has_a_label_and_a_margin_only_between_classes() -> None:
+    images, labels = torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64)
+    assert compare(lambda each: each, {}, [(images, labels), (images, labels)]).labelled
+    compared = compare(lambda each: each, {}, [(images, None), (images, labels)])
+    assert not compared.labelled
+    assert compared.smallest_margin == math.inf
+
+
+def test_a_failure_without_words_is_named_by_its_type() -> None:
+    with pytest.raises(ExportError, match=r"odd fails on 2 images of \(3,\): ZeroDivisionError"):
+        run_form("odd", lambda images: (_ for _ in ()).throw(ZeroDivisionError()), torch.zeros(2, 3), torch.zeros(2, 3))
+
+
+def test_what_costs_too_much_is_told_with_what_helps() -> None:
+    for name, words in (("pruning", "finetune_epochs"), ("int8", "Leave int8 out of formats")):
+        with pytest.raises(ExportError, match=words):
+            require_kept(name, 2.0, most=1.0)

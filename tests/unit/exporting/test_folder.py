@@ -1,6 +1,7 @@
 """The folder appears whole or not at all, and nothing that src.export did not make is ever deleted."""
 
 import ctypes
+import errno
 import json
 import multiprocessing
 import os
@@ -55,24 +56,45 @@ def test_what_fails_leaves_nothing(tmp_path: Path, error: type[BaseException]) -
 def test_a_target_that_exists_is_refused_and_an_empty_one_is_taken(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     fill(tmp_path / "out", "first")
-    with pytest.raises(ConfigError, match="overwrite=true"):
-        fill(tmp_path / "out", "second")
+    with pytest.raises(ConfigError, match="overwrite=true"), new_folder(tmp_path / "out", overwrite=False):
+        pytest.fail("no work is done for a target that is taken")
     assert text_of(tmp_path / "out") == "first"
 
 
-@pytest.mark.parametrize("one_step", [True, False])
+@pytest.mark.parametrize("one_step", [True, False, errno.EINVAL])
 def test_an_earlier_export_is_replaced_where_that_is_asked_for(
-    tmp_path: Path, one_step: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, one_step: bool | int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(tmp_path / "out", "first")
-    if not one_step:  # a file system that cannot exchange names
-
-        class Without:
-            def __init__(self, name: None, *, use_errno: bool) -> None: ...
-
-        monkeypatch.setattr(ctypes, "CDLL", Without)
+    if one_step is not True:  # a C library without the call, or a file system that cannot exchange names
+        monkeypatch.setattr(ctypes, "CDLL", failing_with(one_step or None))
     fill(tmp_path / "out", "second", overwrite=True)
     assert text_of(tmp_path / "out") == "second"
+    assert names(tmp_path) == ["out"]
+
+
+def failing_with(code: int | None) -> type:
+    """Return a C library whose renameat2 fails so; None: that has none."""
+
+    class Library:
+        def __init__(self, name: None, *, use_errno: bool) -> None:
+            if code is not None:
+                self.renameat2 = self._fail
+
+        def _fail(self, *arguments: object) -> int:
+            assert code is not None
+            ctypes.set_errno(code)
+            return -1
+
+    return Library
+
+
+def test_an_earlier_export_stays_where_its_place_may_not_be_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "out", "first")
+    monkeypatch.setattr(ctypes, "CDLL", failing_with(errno.EACCES))
+    with pytest.raises(PermissionError):
+        fill(tmp_path / "out", "second", overwrite=True)
+    assert text_of(tmp_path / "out") == "first"
     assert names(tmp_path) == ["out"]
 
 
@@ -91,9 +113,12 @@ def test_nothing_but_exports_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("dear")
     fill(tmp_path / "out", "first")
     (tmp_path / "link").symlink_to(tmp_path / "out")
-    for name in ("photos", "file", "link"):
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for name in ("photos", "file", "link", "dangling"):
         with pytest.raises(ConfigError, match="and is not deleted"):
             require_free(tmp_path / name, overwrite=True)
+        with pytest.raises(ConfigError, match="exists already"):
+            require_free(tmp_path / name, overwrite=False)
     assert (tmp_path / "photos" / "1.jpg").read_text() == "dear"
 
 
@@ -109,6 +134,24 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="Set target= to a place"):
         fill(tmp_path / "file" / "out", "x")
+    with pytest.raises(ConfigError, match=r"cannot be looked into \(File name too long\)"):
+        fill(tmp_path / ("x" * 300), "x")
+
+
+def test_only_folders_of_this_target_are_tidied_up_and_the_process_keeps_its_umask(tmp_path: Path) -> None:
+    for name in ("elsewhere", f"{TEMPORARY_PREFIX}other-folder"):
+        (tmp_path / name).mkdir()
+    (tmp_path / f"{TEMPORARY_PREFIX}out-file").write_text("dear")
+    (tmp_path / f"{TEMPORARY_PREFIX}out-link").symlink_to(tmp_path / "elsewhere")
+    before = names(tmp_path)
+    mask = os.umask(0o027)
+    try:
+        fill(tmp_path / "out", "x")
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(mask)
+    assert names(tmp_path) == sorted([*before, "out"])
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o750
 
 
 def _hold(target: Path) -> None:
@@ -156,5 +199,7 @@ def test_all_files_are_made_to_last_before_the_folder_takes_its_place(tmp_path: 
     monkeypatch.setattr(folders.os, "fsync", synced)
     monkeypatch.setattr(Path, "rename", renamed)
     fill(tmp_path / "out", "x")
-    assert {"config.json", "other"} <= set(order[: order.index("rename")])
+    before = order[: order.index("rename")]
+    assert {"config.json", "other"} <= set(before)
+    assert before[-1].startswith(TEMPORARY_PREFIX), "the folder itself, with its files' names"
     assert order[-1] == tmp_path.name

@@ -1,5 +1,6 @@
 """int8: the file is quantised from training images, answers like the model, and is the same on every CPU."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from src.config import load
 from src.data.build import build_source
 from src.exporting import int8
 from src.exporting.calibration import calibration_of
-from src.exporting.int8 import WAYS, write_int8
+from src.exporting.int8 import WAYS, Way, write_int8
 from src.exporting.onnx_file import write_program_as_onnx
 from src.exporting.onnx_runtime import open_onnx
 from src.exporting.program import export_program
@@ -86,6 +87,50 @@ def test_where_the_first_way_does_not_agree_enough_the_best_of_all_is_taken(
     assert list(how.tried) == [str(way) for way in WAYS]
     assert how.agreement == max(how.tried.values())
     assert how.tried[str(how.way)] == how.agreement
+
+
+@pytest.mark.parametrize(
+    ("figures", "taken"),
+    [
+        ([(0.99, 3.0)], 0),  # enough
+        ([(0.98, 1.0), (0.995, 2.0)], 1),
+        ([(0.5, 1.0), (0.9, 4.0), (0.9, 2.0), (0.7, 0.5)], 2),  # none is enough: most agreement, then the smaller error
+    ],
+)
+def test_ways_are_tried_until_one_agrees_enough_else_the_best_is_taken(
+    source: tuple[Path, nn.Module],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    figures: list[tuple[float, float]],
+    taken: int,
+) -> None:
+    """The ways are really gone, on a file each; what they are said to have cost is given."""
+    said, made = iter(figures), list[bytes]()
+    quantise = int8._quantise
+
+    def kept(path: Path, target: Path, ranges: Sequence[torch.Tensor], way: Way) -> None:
+        quantise(path, target, ranges, way)
+        made.append(target.read_bytes())
+
+    def agreement(exact: object, quantised: object, batches: object) -> tuple[float, float]:
+        assert batches is HELD_OUT
+        return next(said)
+
+    monkeypatch.setattr(int8, "_quantise", kept)
+    monkeypatch.setattr(int8, "_agreement", agreement)
+    how = write_int8(source[0], tmp_path / "int8.onnx", RANGES[:2], HELD_OUT, threads=1)
+    assert how.tried == {str(way): share for way, (share, _) in zip(WAYS, figures, strict=False)}
+    assert (how.way, how.agreement, how.mean_squared) == (WAYS[taken], *figures[taken])
+    assert len(set(made)) == len(figures), "each way makes another file"
+    assert (tmp_path / "int8.onnx").read_bytes() == made[taken]
+
+
+def test_agreement_is_the_share_of_equal_predictions_and_the_mean_of_squares() -> None:
+    batches = [torch.eye(4), torch.eye(4)[:1]]
+    shift = torch.tensor([0.0, 0.0, 2.0, 0.0])  # images 0, 1 and 3 of a batch become the third class
+    share, squared = int8._agreement(lambda images: images, lambda images: images + shift, batches)
+    assert share == 1 / 5
+    assert squared == pytest.approx(4 / 4)
 
 
 def test_ranges_come_from_training_images_evenly_over_the_classes_and_the_choice_from_others() -> None:

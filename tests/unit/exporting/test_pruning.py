@@ -131,6 +131,25 @@ def test_an_architecture_that_cannot_be_cut_is_refused_with_the_other_kind() -> 
         prune_channels(_Fixed().eval(), 0.5, IMAGE, lambda: _Fixed().eval())
 
 
+class _Scaled(nn.Module):
+    """Has a number that stands in no state dict."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.first, self.second, self.fc, self.scale = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3), nn.Linear(16, 10), scale
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (N, 3, H, W) to (N, 10)."""
+        logits: Tensor = self.fc(self.second(self.first(images)).mean((2, 3)))
+        return self.scale * logits
+
+
+def test_a_smaller_model_that_its_weights_alone_do_not_tell_is_refused() -> None:
+    prune_channels(_Scaled(1).eval(), 0.5, IMAGE, lambda: _Scaled(1).eval())
+    with pytest.raises(ConfigError, match="its weights alone do not tell the smaller model"):
+        prune_channels(_Scaled(1).eval(), 0.5, IMAGE, lambda: _Scaled(2).eval())
+
+
 def test_a_pruned_file_says_so_and_training_begins_pruned(tmp_path: Path) -> None:
     whole = small()
     for kind, prune in dict[str, Callable[[], nn.Module]](
