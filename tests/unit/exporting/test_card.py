@@ -162,6 +162,65 @@ def test_odd_names_of_classes_and_runs_stay_one_line_and_valid_yaml(exported: Ex
     assert card.data.model_name == "x: [y] # {z}"
 
 
+def test_what_the_card_tells_follows_from_what_was_described_and_measured(exported: Exported) -> None:
+    folder, result = exported
+    description: dict[str, Any] = json.loads((folder / "config.json").read_text())
+
+    def card(**changes: Any) -> tuple[ModelCard, str]:
+        whole = model_card("x", description | changes, result | changes, license_name="mit")
+        return ModelCard(whole), whole
+
+    plain, text = card()
+    assert plain.data.tags == ["image-classification", "onnx"]
+    assert plain.data.get("datasets") is None and "was not stated" not in text
+    assert "of step 7 of the run `small`" in text and "uncommitted" not in text
+    assert "- `model.onnx`" in text and "- `labels.txt`" in text and "model.int8.onnx" not in text
+    assert "on 130 images of the validation split" in text
+    onnx = result["formats"]["onnx"]
+    accuracy, difference = f"{result['check']['model']['acc1']:.3f} %", f"{onnx['max_difference']:.3g}"
+    assert f"| PyTorch | - | {accuracy} | - | - |" in text
+    assert f"| onnx | {onnx['bytes']:,} | {accuracy} | {difference} | 0 |" in text
+    assert "license of these weights was not stated" in model_card("x", description, result, license_name="unknown")
+
+    known, _ = card(config=description["config"] | {"data": description["config"]["data"] | {"name": "cifar10"}})
+    assert known.data.datasets == ["uoft-cs/cifar10"]
+    thousand, text = card(num_classes=1000, classes=["n01440764"], labels=[f"label {number}" for number in range(1000)])
+    assert thousand.data.datasets == ["ILSVRC/imagenet-1k"]
+    assert "1000 classes (label 0, label 1, " in text and "label 9, ...)" in text and "label 10" not in text
+    timms, _ = card(architecture="resnet18", pretrained_cfg=description["pretrained_cfg"] | {"classifier": "fc"})
+    assert (timms.data.library_name, timms.data.tags[1]) == ("timm", "timm")
+
+    counted, text = card(history=[])
+    assert {one.metric_value for one in counted.data.eval_results} == {
+        round(result["check"]["model"][key], 4) for key in ("acc1", "acc5")
+    }
+    assert "recorded no evaluation of these very weights" in text and "12.500 %" not in text
+    part, text = card(history=[], check=result["check"] | {"all": False})
+    assert part.data.eval_results is None
+    noise = {"images": 64, "real": False, "all": False, "model": {}}
+    bare = {"formats": {"onnx": {key: value for key, value in onnx.items() if key != "acc1"}}}
+    _, text = card(check=noise, **bare)
+    assert "on 64 images of noise" in text
+    assert "| PyTorch | - | - | - | - |" in text and f"| onnx | {onnx['bytes']:,} | - | {difference} | 0 |" in text
+
+    _, text = card(step=None, provenance=None)
+    assert "of step unknown" in text and "- commit" not in text
+    _, text = card(provenance=description["provenance"] | {"git_dirty": True})
+    assert "`0123456789abcdef` with uncommitted changes" in text and "- started: 2026-11-22" in text
+    _, text = card(config=description["config"] | {"loss": "a|b\nc", "max_grad_norm": None})
+    assert "| loss | a\\|b c |" in text and "| max_grad_norm | null |" in text
+
+
+def test_a_pruned_models_card_tells_what_it_cost(exported: Exported) -> None:
+    folder, result = exported
+    size = {"parameters": 2000, "nonzero": 1500, "file_bytes": 8000, "compressed_bytes": 7000, "acc1": 50.0}
+    told = {"share": 0.5, "kind": "channels", "epochs": 3, "images": 130, "before": size, "after": size | {"acc1": 49.5}}
+    text = model_card("x", json.loads((folder / "config.json").read_text()), result | {"pruning": told}, license_name="mit")
+    assert "Pruned: 50% of the weights (channels), then 3 epochs of training; top-1 on 130 images" in text
+    assert "| before | 50.000 % | 2,000 | 1,500 | 8,000 | 7,000 |" in text
+    assert "| after | 49.500 % | 2,000 | 1,500 | 8,000 | 7,000 |" in text
+
+
 def test_images_are_prepared_as_in_evaluation_also_for_a_palette_and_alpha(exported: Exported, tmp_path: Path) -> None:
     """The card's lines convert to RGB as evaluation does: bytes of each kind give the same pixels."""
     folder, _ = exported
