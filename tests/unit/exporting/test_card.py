@@ -199,6 +199,8 @@ def test_what_the_card_tells_follows_from_what_was_described_and_measured(export
     assert part.data.eval_results is None
     noise = {"images": 64, "real": False, "all": False, "model": {}}
     bare = {"formats": {"onnx": {key: value for key, value in onnx.items() if key != "acc1"}}}
+    unlabelled, _ = card(history=[], check=result["check"] | {"model": {}}, formats={})
+    assert unlabelled.data.eval_results is None and unlabelled.data.tags == ["image-classification"]
     _, text = card(check=noise, **bare)
     assert "on 64 images of noise" in text
     assert "| PyTorch | - | - | - | - |" in text and f"| onnx | {onnx['bytes']:,} | - | {difference} | 0 |" in text
