@@ -49,6 +49,7 @@ class Extraction:
         self._news, self._stop = threading.Event(), threading.Event()
         self._noting_failed: OSError | None = None
         self._closed = threading.Event()
+        self._all_noted = threading.Event()
         self.files = self.bytes = self._written = 0
         self._left = 0.0
 
@@ -74,8 +75,10 @@ class Extraction:
         errors: list[BaseException] = []
         pool = ThreadPoolExecutor(threads)
         ended = False
+        futures: list[Future[None]] = []
         try:
-            waiting: set[Future[None]] = {pool.submit(self._extract, unit) for unit in left}
+            futures += [pool.submit(self._extract, unit) for unit in left]
+            waiting = set(futures)
             while waiting:
                 done, waiting = wait(waiting, _LOOK_SECONDS, FIRST_COMPLETED)
                 errors += [error for future in done if (error := future.exception()) is not None]
@@ -86,23 +89,29 @@ class Extraction:
         finally:
             self._stop.set()
             try:
-                self._close(pool, noting, ended=ended)
+                self._close(pool, futures, ended=ended)
             except KeyboardInterrupt:  # it came while all was about to be noted: that is a matter of a moment
-                self._close(pool, noting, ended=ended)
+                self._close(pool, futures, ended=ended)
                 raise
         if self._noting_failed is not None:
             errors.append(self._noting_failed)
         if errors:
             raise self._told(errors)
 
-    def _close(self, pool: ThreadPoolExecutor, noting: threading.Thread, *, ended: bool) -> None:
-        """Wait until those who write have stopped, and what they wrote is noted. May be called again."""
+    def _close(self, pool: ThreadPoolExecutor, futures: Sequence[Future[None]], *, ended: bool) -> None:
+        """Wait until those who write have stopped, and what they wrote is noted. May be called again.
+
+        Work is waited for, not its threads: a join that Ctrl-C interrupts takes a living thread for dead (CPython issue 90882).
+        """
         if self._ahead is not None and not ended:
             self._ahead.stop()
-        pool.shutdown(cancel_futures=True)
+        for future in futures:
+            future.cancel()
+        wait(futures)
+        pool.shutdown()
         self._closed.set()
         self._news.set()
-        noting.join()
+        self._all_noted.wait()
 
     def _extract(self, unit: Unit) -> None:
         """Write one unit, from where the journal says that it is."""
@@ -176,6 +185,8 @@ class Extraction:
         except OSError as error:
             self._noting_failed = error
             self._stop.set()
+        finally:
+            self._all_noted.set()
 
     def _note(self, offers: dict[str, _Offer]) -> None:
         if not offers:

@@ -88,7 +88,7 @@ def everything(folder: Path) -> Iterator[tuple[str, bytes]]:
             with zipfile.ZipFile(path) as archive:
                 yield from ((f"{path}/{name}", archive.read(name)) for name in archive.namelist())
         if path.suffix == ".wandb":
-            yield from ((f"{path}: a record", payload) for payload in payloads(path))
+            yield from ((f"{path}: a record", payload) for payload in payloads(path.read_bytes()))
 
 
 def assert_clean(folder: Path, done: subprocess.CompletedProcess[bytes]) -> None:
