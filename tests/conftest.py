@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from loguru import logger
 from PIL import Image
 
 # Tests that run side by side share no core: two teams of spinning threads on one core are ten times as slow as one after the other.
@@ -70,3 +71,12 @@ def run_door() -> RunDoor:
         return subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=250, check=False)
 
     return run
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """Every line that is logged during the test, as `LEVEL text`."""
+    lines: list[str] = []
+    sink = logger.add(lambda message: lines.append(str(message).rstrip("\n")), format="{level} {message}", level="DEBUG")
+    yield lines
+    logger.remove(sink)

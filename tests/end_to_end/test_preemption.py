@@ -59,6 +59,7 @@ def test_under_torchrun(tmp_path: Path) -> None:
     # A worker that stopped ends with 0; torchrun that was itself asked ends with 1, whatever its workers did.
     stopped(run, "signal:TERM", at="startup", to="parent", code=1, saved=None)
     stopped(run, "signal:USR1", rank=1, step=4, code=0, saved=(5, 6))
+    stopped(run, "signal:INT", at="save", step=9, code=0, saved=(9, 14))
     stopped(run, "signal:HUP", rank=1, at="evaluation", to="parent", step=20, code=1, saved=(20, 20))
     stopped(run, "signal:TERM", rank=1, at="epoch_end", step=40, code=0, saved=(40, 42))
     code, said = run.run()

@@ -1,5 +1,6 @@
 """A run as build.py makes it, in this process, with what goes through it recorded."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,18 @@ SMALL = (
 NET = ("model=small_resnet", "model.width=4", "model.stem_stride=2", "batch_size=32", "schedule.warmup_epochs=1")
 
 MakeRun = Callable[..., Run]
+
+
+def slow_down(run: Any, seconds: float) -> None:
+    """Let every batch of the run come so much later."""
+    fast = run.train_batches
+
+    def slow(epoch: int, first_step: int) -> Iterator[Batch]:
+        for batch in fast(epoch, first_step):
+            time.sleep(seconds)
+            yield batch
+
+    run.train_batches = slow
 
 
 class Recorder:

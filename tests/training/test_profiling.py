@@ -2,30 +2,20 @@
 
 import gzip
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from loguru import logger
 
-from src.batch import Batch
 from src.training.loop import train_epoch, train_step
 from src.training.profiling import fitted, profiling
+from tests.training.conftest import slow_down
 
 MakeRun = Callable[..., Any]
 PARTS = ("train_batches", "augment", "criterion", "measure", "write_checkpoint")
 WIDE = ("model.width=32", "data.num_train=640")
-
-
-@pytest.fixture
-def said() -> Iterator[list[str]]:
-    lines: list[str] = []
-    sink = logger.add(lambda message: lines.append(str(message).rstrip("\n")), format="{level} {message}", level="DEBUG")
-    yield lines
-    logger.remove(sink)
 
 
 def profiled(run: Any, folder: Path, *, steps: int = 3) -> dict[str, Any]:
@@ -70,14 +60,7 @@ def test_an_ordinary_run_on_a_cpu_is_bound_by_compute(make_run: MakeRun, tmp_pat
 
 def test_a_slow_source_is_found_out(make_run: MakeRun, tmp_path: Path, said: list[str]) -> None:
     run = make_run()
-    fast = run.train_batches
-
-    def slow(epoch: int, first_step: int) -> Iterator[Batch]:
-        for batch in fast(epoch, first_step):
-            time.sleep(0.15)
-            yield batch
-
-    run.train_batches = slow
+    slow_down(run, 0.15)
     summary = profiled(run, tmp_path / "profile")
     assert summary["bound_by"] == "data", summary
     assert summary["ranks"][0]["data"] > 0.5

@@ -21,7 +21,7 @@ from src.machine import settle_torch
 from src.session import Place
 from src.training.loop import train_epoch
 from src.trial import Trial, try_out
-from tests.training.conftest import ALONE, NET, SMALL
+from tests.training.conftest import ALONE, NET, SMALL, slow_down
 
 PLACE = Place(ALONE, torch.device("cpu"), Console(stderr=True))
 Try = Callable[..., Trial]
@@ -102,14 +102,7 @@ def test_the_trials_pace_is_the_loops(make_run: Any, ready_of: Any) -> None:
     config, ready = ready_of("epochs=9", "optim=sam", "average=ema", train_seconds=0.05)
     found = try_out(config, PLACE, ready, sizes=[16], seconds=4)
     run = make_run("epochs=9", "optim=sam", "average=ema")
-    fast = run.train_batches
-
-    def slow(epoch: int, first_step: int) -> Iterator[Batch]:
-        for batch in fast(epoch, first_step):
-            time.sleep(0.05)
-            yield batch
-
-    run.train_batches = slow
+    slow_down(run, 0.05)
     with run.clock.running():
         train_epoch(run)
     took = run.clock.epoch().seconds / run.arithmetic.steps_per_epoch
@@ -118,14 +111,7 @@ def test_the_trials_pace_is_the_loops(make_run: Any, ready_of: Any) -> None:
 
 def test_a_window_tells_the_mean_of_its_steps(make_run: Any) -> None:
     run = make_run()
-    fast = run.train_batches
-
-    def slow(epoch: int, first_step: int) -> Iterator[Batch]:
-        for batch in fast(epoch, first_step):
-            time.sleep(0.2)
-            yield batch
-
-    run.train_batches = slow
+    slow_down(run, 0.2)
     with run.clock.running():
         seconds, waiting = timing._window(run, run.epoch_batches(), 6)
     assert 0.2 <= seconds < 4
